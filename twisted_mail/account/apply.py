@@ -1,4 +1,4 @@
-"""`apply`: from a state and the next entry to the next state. Deterministic, and the only place that changes a state."""
+"""`apply`: from a state and the next entry to the next state. Deterministic; nothing else changes a state."""
 
 from __future__ import annotations
 

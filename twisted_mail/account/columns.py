@@ -24,7 +24,7 @@ __all__ = ["JOURNAL_LENGTH", "SEGMENT_UIDS", "SYSTEM_FLAGS", "Columns", "Moved",
 SEGMENT_UIDS: Final = 8192
 """A checkpoint chunk holds the messages of this many consecutive UIDs."""
 JOURNAL_LENGTH: Final = 1024
-VANISHED_LENGTH: Final = 200_000
+VANISHED_LENGTH: Final = 50_000
 
 SYSTEM_FLAGS: Final[dict[str, str]] = {
     flag.lower(): flag for flag in ("\\Seen", "\\Answered", "\\Flagged", "\\Deleted", "\\Draft")

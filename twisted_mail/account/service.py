@@ -1,0 +1,236 @@
+"""Opening accounts: one state per account on this node, shared by whoever has it open, evicted when nobody has."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_mail.account.committer import OpenAccount
+from twisted_mail.account.errors import AccountUnavailable
+from twisted_mail.account.messages import MessageStore, Writer
+from twisted_mail.account.tree import Initialise, NewMailbox
+from twisted_mail.services import Account, Exclusive
+from twisted_mail.storage.interfaces import AccountLog, Blobs, Bus, Leases, Messages, StorageError
+from twisted_mail.values import AccountId, MailboxId
+
+__all__ = ["DEFAULT_MAILBOXES", "AccountService", "AccountSettings"]
+
+DEFAULT_MAILBOXES = (
+    NewMailbox(name="INBOX"),
+    NewMailbox(name="Drafts", special_use=("\\Drafts",)),
+    NewMailbox(name="Sent", special_use=("\\Sent",)),
+    NewMailbox(name="Junk", special_use=("\\Junk",)),
+    NewMailbox(name="Trash", special_use=("\\Trash",)),
+    NewMailbox(name="Archive", special_use=("\\Archive",)),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSettings:
+    """What an operator may set about accounts."""
+
+    default_mailboxes: tuple[NewMailbox, ...] = DEFAULT_MAILBOXES
+    idle_accounts: int = 1000
+    """States that stay in memory although nobody has them open."""
+    checkpoint_entries: int = 256
+    """A checkpoint is made after so many entries, or after `checkpoint_bytes` of them."""
+    checkpoint_bytes: int = 512 * 1024
+    retention_seconds: float = 7 * 86_400.0
+    """How far back the log reaches, for looking at yesterday and for undelete."""
+    poll_seconds: float = 5.0
+    """The heads of watched accounts are looked at this often, whatever the bus says."""
+    commit_seconds: float = 30.0
+    """After so long a `commit` whose outcome is not settled ends in OutcomeUnknown."""
+    lock_seconds: float = 60.0
+    """POP3's exclusive session outlives a dead node by at most this."""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class AccountService:
+    """Implements `services.Accounts` over the stores of a back end."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        log: AccountLog,
+        messages: Messages,
+        blobs: Blobs,
+        leases: Leases,
+        bus: Bus,
+        clock: Any,
+        settings: AccountSettings | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        # clock provides IReactorTime; Any, since zope interfaces are no types to mypy's callers without its plugin
+        self.settings = settings or AccountSettings()
+        self.clock = clock
+        self.wall = wall
+        self.store = MessageStore(messages, blobs)
+        self.log = log
+        self.bus = bus
+        self._leases = leases
+        self._open: dict[AccountId, OpenAccount] = {}
+        self._users: dict[AccountId, int] = {}
+        self._idle: OrderedDict[AccountId, None] = OrderedDict()
+        self._opening: dict[AccountId, list[Deferred[None]]] = {}
+        self._poll = LoopingCall(self._poll_heads)
+        self._poll.clock = clock
+        self._watched: set[OpenAccount] = set()
+
+    # --- services.Accounts
+
+    async def open(self, account: AccountId) -> Account:
+        """The account, with its INBOX and default mailboxes. Raises AccountUnavailable."""
+        self._users[account] = self._users.get(account, 0) + 1
+        try:
+            while account in self._opening:
+                waiting: Deferred[None] = Deferred()
+                self._opening[account].append(waiting)
+                await waiting
+            opened = self._open.get(account)
+            if opened is None:
+                opened = await self._load(account)
+            self._idle.pop(account, None)
+            return opened
+        except BaseException:
+            self._leave(account)
+            raise
+
+    async def _load(self, account: AccountId) -> OpenAccount:
+        self._opening[account] = []
+        try:
+            opened = OpenAccount(self, account)
+            await opened.load()
+            self._open[account] = opened
+        except StorageError as error:
+            raise AccountUnavailable("the account cannot be read") from error
+        finally:
+            for waiting in self._opening.pop(account):
+                waiting.callback(None)
+        if "INBOX" not in opened.state.by_name:
+            wanted = self.settings.default_mailboxes
+            ids = tuple(MailboxId.new() for _ in wanted)
+            await opened.commit(Initialise(mailboxes=wanted, ids=ids, uid_validity=int(self.wall())))
+        return opened
+
+    def release(self, account: Account) -> None:
+        """The opener is done with it."""
+        self._leave(account.id)
+
+    def _leave(self, account: AccountId) -> None:
+        users = self._users.get(account, 0) - 1
+        if users > 0:
+            self._users[account] = users
+            return
+        self._users.pop(account, None)
+        if account in self._open:
+            self._idle[account] = None
+            self._idle.move_to_end(account)
+        self._evict()
+
+    def _evict(self) -> None:
+        for account in list(self._idle):
+            if len(self._idle) <= self.settings.idle_accounts:
+                return
+            if self._open[account].busy:
+                continue
+            del self._idle[account]
+            self._open.pop(account).close()
+
+    def writer(self) -> Writer:
+        """A place for the octets of a message that is coming in."""
+        return self.store.writer()
+
+    async def lock(self, account: AccountId, purpose: str) -> Exclusive | None:
+        """Take the account for *purpose* alone, over all nodes; None if another has it."""
+        name, ttl = f"{purpose}:{account}", self.settings.lock_seconds
+        number = await self._leases.acquire(name, ttl)
+        return None if number is None else _Lock(self._leases, self.clock, name, number, ttl)
+
+    # --- watching
+
+    def watched(self, account: OpenAccount) -> None:
+        """Somebody watches *account* from now on: its head is polled as the floor under the bus."""
+        self._watched.add(account)
+        if not self._poll.running:
+            self._poll.start(self.settings.poll_seconds, now=False)
+
+    def unwatched(self, account: OpenAccount) -> None:
+        """Nobody watches it any more."""
+        self._watched.discard(account)
+        if not self._watched and self._poll.running:
+            self._poll.stop()
+
+    def _poll_heads(self) -> None:
+        for account in list(self._watched):
+            account.refresh_soon()
+
+    async def stop(self) -> None:
+        """Wait for what is in flight."""
+        if self._poll.running:
+            self._poll.stop()
+        for account in list(self._open.values()):
+            await account.quiet()
+            account.close()
+        self._open.clear()
+        self._idle.clear()
+
+    def forget(self, account: AccountId) -> None:
+        """Drop the state kept in memory, if nobody has it open (the account was erased, or is to be read anew)."""
+        if account not in self._users and account in self._open:
+            self._idle.pop(account, None)
+            self._open.pop(account).close()
+
+
+class _Lock:
+    """A lease that renews itself until it is released or lost (by this node's monotonic clock, with a margin)."""
+
+    def __init__(self, leases: Leases, clock: Any, name: str, number: int, ttl: float) -> None:
+        self._leases, self._clock, self._name, self._number, self._ttl = leases, clock, name, number, ttl
+        self._expires = clock.seconds() + ttl * 0.9
+        self._loop = LoopingCall(self._renew)
+        self._loop.clock = clock
+        self._loop.start(ttl / 3, now=False).addErrback(self._failed)
+
+    def _renew(self) -> Deferred[None]:
+        return Deferred.fromCoroutine(self._renew_once())
+
+    async def _renew_once(self) -> None:
+        asked = self._clock.seconds()
+        try:
+            held = await self._leases.renew(self._name, self._number, self._ttl)
+        except StorageError:
+            return
+        if held:
+            self._expires = asked + self._ttl * 0.9
+        else:
+            self._expires = 0.0
+            if self._loop.running:
+                self._loop.stop()
+
+    def _failed(self, failure: Failure) -> None:
+        AccountService._log.failure("renewing a lease failed", failure)
+
+    def still_held(self) -> bool:
+        """Asked before what it protects is written."""
+        return bool(self._clock.seconds() < self._expires)
+
+    async def release(self) -> None:
+        """Give it back; a store that does not answer lets it run out."""
+        if self._loop.running:
+            self._loop.stop()
+        self._expires = 0.0
+        try:
+            await self._leases.release(self._name, self._number)
+        except StorageError:
+            AccountService._log.warn("lease {name} could not be released", name=self._name)
