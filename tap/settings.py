@@ -1,0 +1,406 @@
+"""Every setting there is: its kind, its default, what it means.
+
+Each section is a frozen dataclass whose fields are made by `setting`; checking, environment variables, and the
+reference in docs/reference/configuration.md all follow from these declarations. Durations are floats of seconds,
+sizes are octets.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from twisted_mail.tap.kinds import (
+    Choice,
+    Duration,
+    Endpoint,
+    Files,
+    Flag,
+    Hostname,
+    Kind,
+    Many,
+    Network,
+    NetworkType,
+    Pairs,
+    Size,
+    StorageURL,
+    Text,
+    Whole,
+    show,
+)
+
+__all__ = [
+    "LATER",
+    "LISTENERS",
+    "AccountSettings",
+    "AuthSettings",
+    "Certificate",
+    "Configuration",
+    "IMAPSettings",
+    "LimitSettings",
+    "ListenSettings",
+    "POP3Settings",
+    "ProcessSettings",
+    "SMTPSettings",
+    "SearchSettings",
+    "StorageSettings",
+    "TLSSettings",
+    "ThreadSettings",
+    "section",
+    "setting",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """What a field's metadata says of a setting."""
+
+    kind: Kind
+    default: object
+    """As TOML would give it; read by `kind` like everything else."""
+    doc: str
+    shown: str
+    """The default as the reference prints it."""
+
+
+def setting(kind: Kind, default: object, doc: str, shown: str = "") -> Any:
+    """A field that is one setting. `default` may be a function that is called when nothing is set."""
+    declared = Declared(kind, default, doc, shown or show(default))
+    return field(metadata={"setting": declared})
+
+
+def section(of: type, doc: str, *, many: bool = False) -> Any:
+    """A field that is a table with settings of its own, or an array of such tables."""
+    return field(metadata={"section": of, "doc": doc, "many": many})
+
+
+def _host_name() -> str:
+    """This machine's name, as far as it is one that mail can use."""
+    name = socket.gethostname()
+    return name if name.replace("-", "").replace(".", "").isalnum() else "localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenSettings:
+    """Where each service listens. In the file, a listener that is left out does not listen; without a `[listen]` table
+    all those with a default do."""
+
+    smtp: tuple[str, ...] = setting(
+        Many(Endpoint()), ["tcp:8025"], "Mail from other servers (RFC 5321). The usual port is 25."
+    )
+    submission: tuple[str, ...] = setting(
+        Many(Endpoint()),
+        ["tcp:8587"],
+        "Mail from our own users, who log in (RFC 6409); encrypted by STARTTLS. The usual port is 587.",
+    )
+    submissions: tuple[str, ...] = setting(
+        Many(Endpoint()),
+        ["tcp:8465"],
+        "The same, encrypted from the start (RFC 8314). The usual port is 465.",
+    )
+    lmtp: tuple[str, ...] = setting(
+        Many(Endpoint()),
+        ["tcp:8024:interface=127.0.0.1"],
+        "Mail from a server of ours in front (RFC 2033). It is trusted: keep it on loopback or a UNIX socket, "
+        'e.g. "unix:/run/mail/lmtp:mode=660".',
+    )
+    imap: tuple[str, ...] = setting(
+        Many(Endpoint()), ["tcp:8143"], "IMAP4rev1 and IMAP4rev2, encrypted by STARTTLS. The usual port is 143."
+    )
+    imaps: tuple[str, ...] = setting(
+        Many(Endpoint()), ["tcp:8993"], "IMAP, encrypted from the start. The usual port is 993."
+    )
+    pop3: tuple[str, ...] = setting(
+        Many(Endpoint()), ["tcp:8110"], "POP3, encrypted by STLS. The usual port is 110."
+    )
+    pop3s: tuple[str, ...] = setting(
+        Many(Endpoint()), ["tcp:8995"], "POP3, encrypted from the start. The usual port is 995."
+    )
+
+
+LISTENERS: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A further certificate for other host names (SNI, RFC 6066 section 3)."""
+
+    names: tuple[str, ...] = setting(
+        Many(Text("a host name, or one with a wildcard", r"(\*\.)?[A-Za-z0-9_.-]+"), least=1),
+        None,
+        'Host names that it is for; "*.example.org" stands for all one level below.',
+        "must be given",
+    )
+    certificate: Path = setting(Files(), None, "Its certificate chain (PEM).", "must be given")
+    key: Path = setting(Files(), None, "Its private key (PEM).", "must be given")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TLSSettings:
+    """Certificates. With none given a self-signed pair is made in the data folder at the first start. They are read
+    again on SIGHUP."""
+
+    certificate: Path | None = setting(
+        Files(optional=True), "", "The certificate chain (PEM), leaf first. Goes with `key`."
+    )
+    key: Path | None = setting(Files(optional=True), "", "The private key (PEM). Goes with `certificate`.")
+    minimum: str = setting(Choice(("1.2", "1.3")), "1.2", "The oldest version of TLS that is spoken.")
+    sni: tuple[Certificate, ...] = section(
+        Certificate, "Certificates for other host names, as `[[tls.sni]]` tables.", many=True
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthSettings:
+    """Who may log in, and how."""
+
+    allow_cleartext: tuple[NetworkType, ...] = setting(
+        Many(Network()),
+        ["127.0.0.0/8", "::1/128"],
+        "Networks from which a password may come without TLS. UNIX sockets always may.",
+    )
+    failures_per_minute: int = setting(
+        Whole(zero="no limit"),
+        10,
+        "Failed logins a minute, counted per address and per login, before further ones are refused unseen.",
+    )
+    argon2_memory: int = setting(
+        Size(low=8 << 10, high=4 << 30),
+        "64MiB",
+        "Memory that hashing a password takes (argon2id, RFC 9106). Applies to passwords that are set from now on.",
+    )
+    argon2_passes: int = setting(Whole(1, 1000), 3, "Passes over that memory.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimitSettings:
+    """Bounds that hold for every protocol. What is over a limit is refused with the protocol's own words."""
+
+    connections: int = setting(
+        Whole(zero="no limit"), 10_000, "Connections at a time, over all listeners, in one process."
+    )
+    connections_per_address: int = setting(
+        Whole(zero="no limit"), 50, "Connections at a time from one address, in one process."
+    )
+    message_bytes: int = setting(
+        Size(low=64 << 10, high=1 << 31),
+        52_428_800,
+        "The largest message, by SMTP and LMTP (SIZE, RFC 1870) and by IMAP (APPENDLIMIT, RFC 7889).",
+    )
+    login: float = setting(
+        Duration(low=1, high=86_400),
+        "2m",
+        "How long a connection to IMAP, POP3 or submission may stay without having logged in.",
+    )
+    bad_commands: int = setting(
+        Whole(zero="no limit"),
+        20,
+        "Commands in a row that are no commands before a connection is ended.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SMTPSettings:
+    """SMTP, submission and LMTP."""
+
+    recipients: int = setting(
+        Whole(100, 100_000), 1000, "Recipients of one message (RFC 5321 section 4.5.3.1.8: at least 100)."
+    )
+    command: float = setting(
+        Duration(low=1, high=86_400),
+        "5m",
+        "How long to wait for the next command (RFC 5321 section 4.5.3.2.7: 5 minutes).",
+    )
+    data: float = setting(
+        Duration(low=1, high=86_400), "10m", "How long to wait for the next octets of a message (section 4.5.3.2.6)."
+    )
+    hops: int = setting(
+        Whole(10, 1000), 100, "Received fields in a message before it is taken for a loop (RFC 5321 section 6.3)."
+    )
+    subaddress: str = setting(
+        Text("one of + - = _ . or empty", r"[-+=_.]?"),
+        "+",
+        "What parts a user from a detail, as in user+tag (RFC 5233). Empty: no sub-addresses.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IMAPSettings:
+    """IMAP."""
+
+    separator: str = setting(
+        Choice(("/", ".")), "/", "Between the levels of a mailbox name. May be changed at any time: names are kept in levels."
+    )
+    idle: float = setting(
+        Duration(low=1, high=604_800),
+        "30m",
+        "How long a session may be silent, IDLE included (RFC 9051 section 5.4: at least 30 minutes).",
+    )
+    command: float = setting(
+        Duration(low=1, high=86_400), "5m", "How long one command may run before its connection is ended."
+    )
+    line_bytes: int = setting(
+        Size(low=8192, high=16 << 20), "64KiB", "The longest command without its literals (RFC 7162 section 4: 8192 or more)."
+    )
+    literal_bytes: int = setting(
+        Size(low=4096, high=64 << 20),
+        "64KiB",
+        "The largest literal that is not a message. Messages are held to limits.message_bytes.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class POP3Settings:
+    """POP3."""
+
+    idle: float = setting(
+        Duration(low=1, high=604_800), "10m", "How long a session may be silent (RFC 1939 section 3: at least 10 minutes)."
+    )
+    login_delay: float = setting(
+        Duration(high=86_400, zero="none"),
+        "0s",
+        "The least time between two logins of one user (LOGIN-DELAY, RFC 2449 section 6.5).",
+    )
+
+
+_SPECIAL_USES: Final = ("", "all", "archive", "drafts", "flagged", "junk", "sent", "trash")
+
+_DEFAULT_MAILBOXES: Final = {
+    "Drafts": "drafts",
+    "Sent": "sent",
+    "Junk": "junk",
+    "Trash": "trash",
+    "Archive": "archive",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSettings:
+    """What a new account has, and how long its past is kept."""
+
+    mailboxes: Mapping[str, str] = setting(
+        Pairs(
+            Choice(_SPECIAL_USES),
+            Text("a mailbox name", r"[^\x00-\x1f*%]+", empty=False),
+            "a table of mailbox names and their special uses",
+        ),
+        _DEFAULT_MAILBOXES,
+        "Mailboxes that a new account has beside INBOX, each with its special use (RFC 6154: all, archive, drafts, "
+        'flagged, junk, sent, trash) or "". Levels are parted by "/" here, whatever imap.separator is.',
+        '{ Drafts = "drafts", Sent = "sent", Junk = "junk", Trash = "trash", Archive = "archive" }',
+    )
+    retention: float = setting(
+        Duration(high=366 * 86_400),
+        "7d",
+        "How long the log of an account keeps what was changed or deleted.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StorageSettings:
+    """Where everything is kept. Nothing here: embedded, in the data folder. Engines are found by the URL's scheme; a
+    package may bring its own (entry-point group `twisted_mail.storage`)."""
+
+    metadata: str = setting(StorageURL(), "sqlite://", "Accounts: their log, message rows, lists, the directory.")
+    blobs: str = setting(StorageURL(), "file://", "Attachments and other large octets.")
+    messaging: str = setting(
+        StorageURL(optional=True), "", "Queue, bus and cache together. Empty: the metadata engine's, and this machine's."
+    )
+    queue: str = setting(StorageURL(optional=True), "", "The queue alone. Empty: as `messaging`.")
+    bus: str = setting(StorageURL(optional=True), "", "Notifications between nodes alone. Empty: as `messaging`.")
+    cache: str = setting(StorageURL(optional=True), "", "Small shared values and throttles alone. Empty: as `messaging`.")
+    compress: bool = setting(Flag(), True, "Whether stored text is compressed (zstd) where that saves space.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchSettings:
+    """Searching."""
+
+    engine: str = setting(
+        Choice(("auto", "none"), later=("tantivy", "whoosh")),
+        "auto",
+        "The word index. This version has none: every search scans the stored text, which is exact.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSettings:
+    """Processes, and how they end."""
+
+    workers: int = setting(
+        Whole(1, 1024), 1, "Processes that serve. More than one have a master, which restarts what dies. Also `--workers`."
+    )
+    socket: Path | None = setting(
+        Files(optional=True),
+        "",
+        "Where the process that writes the embedded store listens for the others and for mailctl (a UNIX socket of "
+        "mode 0660).",
+        "`writer.sock` in the data folder",
+    )
+    drain: float = setting(
+        Duration(low=0, high=3600),
+        "30s",
+        "How long SIGTERM waits for what is in flight: no new connections, idle sessions are told, then the rest is ended.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThreadSettings:
+    """Sizes of the thread pools in each process. Nothing else runs in them than what their name says."""
+
+    storage: int = setting(Whole(1, 64), 4, "Reading the embedded store (its writer has a thread of its own).")
+    blobs: int = setting(Whole(1, 64), 4, "Reading and writing blobs.")
+    passwords: int = setting(Whole(1, 64), 2, "Hashing passwords, which takes a processor for some 50 ms each.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """The whole of it."""
+
+    hostname: str = setting(
+        Hostname(),
+        _host_name,
+        "The name of this server: in greetings, in Received fields, in the certificate it makes for itself.",
+        "the machine's name",
+    )
+    data: Path = setting(Files(), "mail-data", "The folder of the embedded store, and of what is made at the first start.")
+    listen: ListenSettings = section(ListenSettings, "Listeners.")
+    tls: TLSSettings = section(TLSSettings, "Certificates.")
+    auth: AuthSettings = section(AuthSettings, "Logging in.")
+    limits: LimitSettings = section(LimitSettings, "Bounds for every protocol.")
+    smtp: SMTPSettings = section(SMTPSettings, "SMTP, submission and LMTP.")
+    imap: IMAPSettings = section(IMAPSettings, "IMAP.")
+    pop3: POP3Settings = section(POP3Settings, "POP3.")
+    account: AccountSettings = section(AccountSettings, "Accounts.")
+    storage: StorageSettings = section(StorageSettings, "Storage.")
+    search: SearchSettings = section(SearchSettings, "Searching.")
+    process: ProcessSettings = section(ProcessSettings, "Processes.")
+    threads: ThreadSettings = section(ThreadSettings, "Thread pools.")
+
+    @property
+    def writer_socket(self) -> Path:
+        """Where the embedded store's writer listens."""
+        return self.process.socket or self.data / "writer.sock"
+
+
+LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
+    {
+        ("roles",): "every process serves everything",
+        ("node",): "there is one node",
+        ("dns",): "nothing is looked up",
+        ("relay",): "mail for other domains is refused",
+        ("signing",): "nothing is sent that could be signed",
+        ("filters",): "mail is not filtered",
+        ("sieve",): "there are no scripts",
+        ("smtp", "trusted"): "the PROXY protocol and XCLIENT are not spoken",
+        ("listen", "managesieve"): "there are no scripts",
+        ("listen", "http"): "there is no HTTP server",
+        ("listen", "https"): "there is no HTTP server",
+        ("listen", "metrics"): "there is no HTTP server",
+    }
+)
+"""Keys of rooms that do not exist yet, and what holds instead. They are refused, not ignored."""
