@@ -1,0 +1,1 @@
+"""The commands: one module per family, each with its values, how they are read, and `COMMANDS`."""
