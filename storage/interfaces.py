@@ -472,7 +472,9 @@ class Queue(Protocol):
     async def release(self, item: DeliveryId) -> bool:
         """A held item becomes due now. False: no such item, or not held."""
 
-    async def list(self, filter: QueueFilter, after: DeliveryId | None = None, limit: int = 100) -> Sequence[QueueStatus]:
+    async def list(
+        self, filter: QueueFilter, after: DeliveryId | None = None, limit: int = 100
+    ) -> Sequence[QueueStatus]:
         """Items that match, by id, those after *after*."""
 
     async def delete(self, item: DeliveryId) -> bool:
@@ -569,7 +571,9 @@ class SearchShards(Protocol):
 
     async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None: ...
 
-    async def query(self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000) -> Sequence[MessageId]:
+    async def query(
+        self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000
+    ) -> Sequence[MessageId]:
         """Messages in which every one of *words* occurs in some of *fields* (none named: any), newest first."""
 
     async def reached(self, account: AccountId) -> ModSeq: ...

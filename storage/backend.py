@@ -1,0 +1,137 @@
+"""All stores that the suite works on, put together from one or several engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from twisted_mail.storage.interfaces import (
+    AccountLog,
+    Allowances,
+    Blobs,
+    Bus,
+    Cache,
+    Directory,
+    Engine,
+    EngineContext,
+    Leases,
+    Lists,
+    Members,
+    Messages,
+    Queue,
+    SearchShards,
+)
+from twisted_mail.storage.registry import open_engine
+
+__all__ = ["EMBEDDED", "ROLES", "Backend", "compose", "open_backend"]
+
+ROLES: Final = ("metadata", "blobs", "messaging", "queue", "bus", "cache", "search")
+"""What an engine can be chosen for. ``messaging`` is queue, bus, cache and members, unless they are named themselves."""
+
+EMBEDDED: Final[Mapping[str, str]] = {"metadata": "sqlite:", "blobs": "file:"}
+"""What is used when nothing is configured: everything in the data folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One of each store; `search` is None where no engine has one."""
+
+    account_log: AccountLog
+    messages: Messages
+    lists: Lists
+    blobs: Blobs
+    directory: Directory
+    queue: Queue
+    bus: Bus
+    cache: Cache
+    leases: Leases
+    allowances: Allowances
+    members: Members
+    search: SearchShards | None
+    engines: tuple[Engine, ...]
+    """Those that the stores come from, each once, in the order in which they start."""
+
+    async def start(self) -> None:
+        """Start every engine; if one fails, those that were started are stopped again. Raises: StorageError."""
+        started: list[Engine] = []
+        try:
+            for engine in self.engines:
+                await engine.start()
+                started.append(engine)
+        except BaseException:
+            for engine in reversed(started):
+                await engine.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop every engine, the last one first, even if one fails; then raises the first failure."""
+        failure: Exception | None = None
+        for engine in reversed(self.engines):
+            try:
+                await engine.stop()
+            except Exception as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+
+def compose(metadata: Engine, **roles: Engine) -> Backend:
+    """Put a backend together: *metadata*, and other engines for some of `ROLES`.
+
+    A role that is left out falls to ``messaging`` where that covers it, else to *metadata*.
+    Raises: ValueError for an unknown role, or when an engine lacks a store that it was chosen for.
+    """
+    unknown = set(roles) - set(ROLES)
+    if unknown:
+        raise ValueError(f"no such storage role: {', '.join(sorted(unknown))}")
+    messaging = roles.get("messaging", metadata)
+
+    def missing(store: str) -> ValueError:
+        return ValueError(f"the engine chosen for {store.replace('_', ' ')} does not have that store")
+
+    def chosen(role: str, fallback: Engine) -> Engine:
+        return roles.get(role, fallback)
+
+    parts = {
+        "account_log": metadata.account_log,
+        "messages": metadata.messages,
+        "lists": metadata.lists,
+        "directory": metadata.directory,
+        "leases": metadata.leases,
+        "allowances": metadata.allowances,
+        "blobs": chosen("blobs", metadata).blobs,
+        "queue": chosen("queue", messaging).queue,
+        "bus": chosen("bus", messaging).bus,
+        "cache": chosen("cache", messaging).cache,
+        "members": messaging.members or metadata.members,
+    }
+    for name, part in parts.items():
+        if part is None:
+            raise missing(name)
+    engines: list[Engine] = []
+    for engine in (metadata, *(roles[role] for role in ROLES if role in roles)):
+        if not any(engine is other for other in engines):
+            engines.append(engine)
+    # each part was checked above, which a dictionary of different types cannot say
+    return Backend(**parts, search=chosen("search", metadata).search, engines=tuple(engines))  # type: ignore[arg-type]
+
+
+def open_backend(urls: Mapping[str, str], context: EngineContext) -> Backend:
+    """Open one engine per different URL of *urls* (role to URL) and compose them; nothing is started.
+
+    Without ``metadata`` it is the embedded one; without ``blobs`` they lie with the metadata if its engine has blobs,
+    else in files. Raises: what `open_engine` and `compose` raise.
+    """
+    opened: dict[str, Engine] = {}
+
+    def engine(url: str) -> Engine:
+        if url not in opened:
+            opened[url] = open_engine(url, context)
+        return opened[url]
+
+    metadata = engine(urls.get("metadata", EMBEDDED["metadata"]))
+    roles = {role: engine(url) for role, url in urls.items() if role != "metadata"}
+    if "blobs" not in roles and metadata.blobs is None:
+        roles["blobs"] = engine(EMBEDDED["blobs"])
+    return compose(metadata, **roles)
