@@ -39,6 +39,7 @@ PATH_LEVELS: Final = 100
 
 _ATTRIBUTES: Final = {item.value: item for item in Attribute}
 _NAME: Final = re.compile(rb"[A-Za-z0-9.]+")
+_LAZY: Final = re.compile(rb" \(LAZY(?: LAZY)*\)", re.IGNORECASE)
 _SECTION: Final = re.compile(
     rb"\[([1-9][0-9]{0,9}(?:\.[1-9][0-9]{0,9})*)?"
     rb"(?:(?:(?<=\[)|(?<=[0-9])\.)(HEADER\.FIELDS\.NOT|HEADER\.FIELDS|HEADER|TEXT|MIME)(?=[] ]))?",
@@ -145,16 +146,11 @@ def _preview(args: Cursor) -> Preview:
 
     Behind the only item, ``(`` may also begin the modifiers of FETCH.
     """
-    rest = args.text[args.at : args.at + 7].upper()
-    if not rest == b" (LAZY":
+    match = _LAZY.match(args.text, args.at)
+    if match is None:
         return Preview()
-    args.space().list_of(lambda: _lazy(args))
+    args.at = match.end()
     return Preview(True)
-
-
-def _lazy(args: Cursor) -> None:
-    if args.keyword() != b"LAZY":
-        raise BadSyntax("unknown modifier of PREVIEW")
 
 
 def _section(args: Cursor) -> Section:
