@@ -33,7 +33,8 @@ key is named with its line, and the exit status is 1.
 **From the environment.** `TWISTED_MAIL__SECTION__KEY` sets a key and wins over the file, e.g.
 `TWISTED_MAIL__LIMITS__MESSAGE_BYTES=50MiB`. A list is separated by commas, or written as TOML (`["a", "b"]`); a table is
 written as TOML (`{ Sent = "sent" }`). With `_FILE` behind the name the value is read from the file that is named,
-without its last line end: `TWISTED_MAIL__STORAGE__METADATA_FILE=/run/secrets/metadata`. Wrong variables are named like wrong keys.
+without its last line end: `TWISTED_MAIL__STORAGE__METADATA_FILE=/run/secrets/metadata`. Wrong variables are named
+like wrong keys.
 """
 
 
