@@ -38,9 +38,9 @@ def apply(state: AccountState, modseq: ModSeq, entry: Entry) -> Applied:
         raise ValueError(f"entry {modseq} does not follow state {state.modseq}")
     first_uids: list[int] = []
     for change in entry.changes:
-        _apply_change(state, modseq, entry.time // 1000, change, first_uids)
+        _apply_change(state, int(modseq), entry.time // 1000, change, first_uids)
     if entry.delivery:
-        state.delivered[entry.delivery] = (modseq, entry.time // (DAY_SECONDS * 1000))
+        state.delivered[entry.delivery] = (int(modseq), entry.time // (DAY_SECONDS * 1000))
     state.modseq = modseq
     return Applied(modseq, tuple(first_uids))
 

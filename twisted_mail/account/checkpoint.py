@@ -199,7 +199,7 @@ def _encode_head(state: AccountState, history: tuple[tuple[int, int], ...]) -> b
     )
     return _pack(
         _Head(
-            state.modseq,
+            int(state.modseq),
             boxes,
             tuple(sorted(state.subscriptions)),
             state.settings,

@@ -30,7 +30,7 @@ from twisted_mail.account.checkpoint import (
 from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, decode_entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
-from twisted_mail.account.intents import Intent, Plan
+from twisted_mail.account.intents import Intent, Plan, Scope
 from twisted_mail.account.messages import Prepared
 from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
 from twisted_mail.services import PreparedMessage, StoredMessage
@@ -338,9 +338,9 @@ class OpenAccount:
         self._now_quiet()
 
     def _take_group(self) -> list[_Waiting]:
-        """The longest prefix of the queue whose scopes do not meet."""
-        group = [self._queue.popleft()]
-        scopes = [group[0].intent.scope()]
+        """The longest prefix of the queue whose scopes do not meet; empty where all have given up waiting."""
+        group: list[_Waiting] = []
+        scopes: list[Scope] = []
         while self._queue and len(group) < MAX_GROUP:
             scope = self._queue[0].intent.scope()
             if any(scope.meets(other) for other in scopes):
@@ -419,7 +419,7 @@ class OpenAccount:
             await self._service.log.append(self._id, expected, encoded)
         except Conflict:
             # ours may have come to stand by a retry inside the store: the ids in the tail say so
-            if await self._tail_holds(encoded, expected):
+            if await self._patiently(lambda: self._tail_holds(encoded, expected)):
                 self._answer(proposals, entries, encoded, expected)
                 return False
             for waiting in proposals:
@@ -430,7 +430,14 @@ class OpenAccount:
                 waiting.fail(AccountUnavailable("the store does not answer; nothing was changed"))
             return False
         except Unavailable:
-            if not await self._settle(expected, encoded):
+            try:
+                stands = await self._settle(expected, encoded)
+            except Trimmed:
+                for waiting in proposals:
+                    waiting.fail(OutcomeUnknown("the change could not be confirmed"))
+                await self._patiently(self._reload)
+                return False
+            if not stands:
                 for waiting in proposals:
                     waiting.proposed = False
                 await self._patiently(self._catch_up)
@@ -518,7 +525,7 @@ class OpenAccount:
         state = self._state
         now = int(self._service.wall() * 1000)
         modseq = state.modseq
-        history = self._thinned((*self._history, (modseq, now)), now)
+        history = self._thinned((*self._history, (int(modseq), now)), now)
         today = now // (DAY_SECONDS * 1000)
         changed, kept = changed_chunks(state, self._base, self._manifest, history, today)
         try:
