@@ -82,6 +82,7 @@ class _Segment(msgspec.Struct, frozen=True, array_like=True):
 class _Vanished(msgspec.Struct, frozen=True, array_like=True):
     uids: bytes
     modseqs: bytes
+    received: bytes
     floor: int
 
 
@@ -146,14 +147,15 @@ def changed_chunks(
         if columns.vanished_changed > base:
             changed[prefix + "vanished"] = _pack(
                 _Vanished(
-                    _to_octets(columns.vanished_uids), _to_octets(columns.vanished_modseqs), columns.vanished_floor
+                    _to_octets(columns.vanished_uids),
+                    _to_octets(columns.vanished_modseqs),
+                    _to_octets(columns.vanished_received),
+                    columns.vanished_floor,
                 )
             )
         for segment, modseq in columns.segments.items():
             if modseq > base:
-                slots = BitMap(
-                    columns.slots_between(segment * SEGMENT_UIDS, segment * SEGMENT_UIDS + SEGMENT_UIDS - 1)
-                )
+                slots = BitMap(columns.slots_between(segment * SEGMENT_UIDS, segment * SEGMENT_UIDS + SEGMENT_UIDS - 1))
                 slots &= columns.live
                 if slots:
                     changed[prefix + str(segment)] = _encode_segment(columns, slots)
@@ -280,6 +282,7 @@ def decode_columns(mailbox: MailboxId, chunks: Mapping[str, bytes], modseq: int)
         vanished = _unpack(chunks[prefix + "vanished"], _Vanished)
         columns.vanished_uids = _from_octets("I", vanished.uids)
         columns.vanished_modseqs = _from_octets("Q", vanished.modseqs)
+        columns.vanished_received = _from_octets("q", vanished.received)
         columns.vanished_floor = vanished.floor
     numbered = sorted(
         int(name[len(prefix) :]) for name in chunks if name.startswith(prefix) and name[len(prefix) :].isdigit()

@@ -74,6 +74,7 @@ class Columns:
         "vanished_changed",
         "vanished_floor",
         "vanished_modseqs",
+        "vanished_received",
         "vanished_uids",
         "views",
         "zones",
@@ -102,6 +103,8 @@ class Columns:
         self.vanished_uids: array[int] = array("I")
         self.vanished_modseqs: array[int] = array("Q")
         """Ascending, beside `vanished_uids`: what was expunged when (RFC 7162)."""
+        self.vanished_received: array[int] = array("q")
+        """Their INTERNALDATEs: with the UID, the key of a line in the derived lists."""
         self.vanished_floor = 0
         """Expunges up to this modseq may have been forgotten."""
         self.vanished_changed = 0
@@ -268,6 +271,7 @@ class Columns:
         self._touch(slots, modseq)
         self.vanished_uids.extend(self.uids[slot] for slot in slots)
         self.vanished_modseqs.extend([modseq] * len(slots))
+        self.vanished_received.extend(self.received[slot] for slot in slots)
         self.vanished_changed = modseq
         self._forget_vanished()
         self._note(Moved(modseq, "expunged", slots))
@@ -278,7 +282,7 @@ class Columns:
         if excess > VANISHED_LENGTH // 10:
             self.vanished_floor = self.vanished_modseqs[excess - 1]
             excess = bisect_right(self.vanished_modseqs, self.vanished_floor)
-            del self.vanished_uids[:excess], self.vanished_modseqs[:excess]
+            del self.vanished_uids[:excess], self.vanished_modseqs[:excess], self.vanished_received[:excess]
 
     def compact(self) -> bool:
         """Drop dead slots, when nobody views them and they are many. Starts a new generation."""

@@ -199,9 +199,7 @@ class AddMessages(Intent[Added], frozen=True, kw_only=True, tag="add-messages"):
             return Plan()
         _check_quota(state, sum(m.size for m in self.messages), self.quota_bytes)
         messages = tuple(
-            AddedMessage(
-                m.message, m.bucket, m.size, m.received, m.zone, m.sent_days, _flags(m.flags, mailbox.columns)
-            )
+            AddedMessage(m.message, m.bucket, m.size, m.received, m.zone, m.sent_days, _flags(m.flags, mailbox.columns))
             for m in self.messages
         )
         if not messages:
@@ -382,9 +380,7 @@ class CopyMessages(Intent[Copied], frozen=True, kw_only=True, tag="copy-messages
         return (self.mailbox,)
 
     def scope(self) -> Scope:
-        return Scope(
-            frozenset((_rows(self.mailbox.octets),)), frozenset((TREE, b"add:" + self.target.octets))
-        )
+        return Scope(frozenset((_rows(self.mailbox.octets),)), frozenset((TREE, b"add:" + self.target.octets)))
 
     def run(self, state: AccountState) -> Plan:
         mailbox, target = state.mailbox_by_id(self.mailbox), state.mailbox_by_id(self.target)
@@ -431,9 +427,7 @@ class ReplaceMessage(Intent[Replaced], frozen=True, kw_only=True, tag="replace-m
         return (self.mailbox,)
 
     def scope(self) -> Scope:
-        return Scope(
-            frozenset((_rows(self.mailbox.octets),)), frozenset((TREE, b"add:" + self.target.octets))
-        )
+        return Scope(frozenset((_rows(self.mailbox.octets),)), frozenset((TREE, b"add:" + self.target.octets)))
 
     def run(self, state: AccountState) -> Plan:
         mailbox, target = state.mailbox_by_id(self.mailbox), state.mailbox_by_id(self.target)
@@ -446,9 +440,7 @@ class ReplaceMessage(Intent[Replaced], frozen=True, kw_only=True, tag="replace-m
         added = AddedMessage(
             m.message, m.bucket, m.size, m.received, m.zone, m.sent_days, _flags(m.flags, target.columns)
         )
-        return Plan(
-            (MessagesAdded(target.id.octets, (added,)), _expunged(mailbox, columns, BitMap([slot])))
-        )
+        return Plan((MessagesAdded(target.id.octets, (added,)), _expunged(mailbox, columns, BitMap([slot]))))
 
     def result(self, state: AccountState, plan: Plan, applied: Applied | None) -> Replaced:
         if applied is None:
