@@ -85,7 +85,12 @@ def decode_name(octets: bytes, *, utf8: bool) -> str:
     With *utf8* (IMAP4rev2 or UTF8=ACCEPT is enabled) it is UTF-8, else modified UTF-7. Raises ValueError.
     """
     name = octets.decode("utf-8") if utf8 else from_utf7(octets)
-    return INBOX if len(name) == 5 and name.upper() == INBOX else name
+    return INBOX if _is_inbox(name) else name
+
+
+def _is_inbox(name: str) -> bool:
+    """US-ASCII letters only: a dotless i also has "I" as its capital."""
+    return len(name) == 5 and name.isascii() and name.upper() == INBOX
 
 
 def encode_name(name: str, *, utf8: bool) -> bytes:
@@ -104,7 +109,7 @@ class Pattern:
 
     def __init__(self, text: str, separator: str = "/"):
         """*text* is the reference and the mailbox pattern put together by the caller."""
-        if len(text) >= 5 and text[:5].upper() == INBOX and text[5:6] in ("", separator):
+        if _is_inbox(text[:5]) and text[5:6] in ("", separator):
             text = INBOX + text[5:]
         self.text = text
         self._separator = separator
@@ -135,7 +140,7 @@ class Pattern:
         if name[5:6] not in ("", self._separator):
             return False
         head = self.text[:5].upper()
-        if head == self.text[:5]:
+        if head == self.text[:5] or not self.text[:5].isascii():
             return False
         letters = 0
         while letters < len(head) and head[letters] not in "*%":
