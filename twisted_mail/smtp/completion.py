@@ -1,0 +1,98 @@
+"""What a submission server may add to a message (RFC 6409 section 8): Date, Message-ID, From or Sender; never on MX.
+
+Nothing that is there is changed. The fields go in front, so the message follows octet for octet.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from email.utils import formatdate
+from typing import Final
+from uuid import uuid4
+
+__all__ = ["Author", "HeaderCompletion"]
+
+_field = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
+_from = re.compile(rb"^from[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.MULTILINE | re.IGNORECASE)
+# Enough to see who is named; the full grammar is not needed to decide whether Sender is missing.
+_address = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+')
+_quoted_name = re.compile(r'"(?:[^"\\]|\\.)*"(?=[ \t\r\n]*<)')
+MAX_AUTHORS: Final = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Author:
+    """Who sends, and how to find out whether an address is theirs."""
+
+    login: str
+    """The address of the account."""
+    sender: str
+    """The reverse-path; empty for the null one."""
+    may_use: Callable[[str], Awaitable[bool]]
+
+
+class HeaderCompletion:
+    """Holds back the header of one message until it is known what is missing, then lets everything through."""
+
+    def __init__(self, author: Author, hostname: str, now: Callable[[], float], limit: int) -> None:
+        self._author = author
+        self._hostname = hostname
+        self._now = now
+        self._limit = limit
+        self._held: bytearray | None = bytearray()
+
+    async def feed(self, data: bytes) -> bytes:
+        """The octets that can go on now."""
+        if self._held is None:
+            return data
+        held = self._held
+        start = max(len(held) - 3, 0)
+        held += data
+        if held.startswith(b"\r\n"):
+            header, separated = b"", True
+        elif (end := held.find(b"\r\n\r\n", start)) >= 0:
+            header, separated = bytes(held[: end + 2]), True
+        elif len(held) > self._limit:
+            header, separated = None, True
+        else:
+            return b""
+        self._held = None
+        return (await self._missing(header, separated) if header is not None else b"") + bytes(held)
+
+    async def close(self) -> bytes:
+        """What was held back although the message ended: a header without a body."""
+        if self._held is None:
+            return b""
+        held, self._held = bytes(self._held), None
+        return await self._missing(held, False) + held
+
+    async def _missing(self, header: bytes, separated: bool) -> bytes:
+        names = {match[1].lower() for match in _field.finditer(header)}
+        fields: list[str] = []
+        if b"date" not in names:
+            fields.append(f"Date: {formatdate(self._now(), localtime=True)}\r\n")  # section 8.2
+        if b"message-id" not in names:
+            fields.append(f"Message-ID: <{uuid4().hex}@{self._hostname}>\r\n")  # section 8.3
+        if b"from" not in names:
+            fields.append(f"From: {self._author.sender or self._author.login}\r\n")
+        elif b"sender" not in names and not await self._is_an_author(header):
+            fields.append(f"Sender: {self._author.login}\r\n")  # section 8.1
+        # Text without any field is a body: it must not become part of the header.
+        if header and not names:
+            fields.append("\r\n")
+        elif not separated and not header:
+            fields.append("\r\n")
+        return "".join(fields).encode()
+
+    async def _is_an_author(self, header: bytes) -> bool:
+        """Whether some address of From is one that the sender may use."""
+        match = _from.search(header)
+        if match is None:
+            return False
+        text = _quoted_name.sub("", match[1].decode("utf-8", "replace"))
+        for address in _address.findall(text)[:MAX_AUTHORS]:
+            if await self._author.may_use(address):
+                return True
+        return False

@@ -1,0 +1,90 @@
+"""Replies (RFC 5321 section 4.2) with enhanced status codes (RFC 2034, RFC 3463), and how refusals are put."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from twisted_mail.services import AuthenticationFailed, MailRefused, Refusal
+
+__all__ = ["AUTHENTICATION", "REFUSALS", "Reply", "authentication_failed", "lines", "refused"]
+
+TEXT_BYTES: Final = 400
+"""A reply line has at most 512 octets (section 4.5.3.1.5); texts may quote an address, so they are cut."""
+_unprintable = re.compile(r"[^\t -~]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reply of one line."""
+
+    code: int
+    enhanced: str
+    """``class.subject.detail``; empty for greetings and 3yz (RFC 2034 section 4)."""
+    text: str
+
+    @property
+    def temporary(self) -> bool:
+        """4yz: the client may come back."""
+        return self.code < 500
+
+    def encode(self) -> bytes:
+        """The octets, CRLF included. What is not printable ASCII becomes question marks."""
+        text = _unprintable.sub("?", self.text)[:TEXT_BYTES]
+        enhanced = f"{self.enhanced} " if self.enhanced else ""
+        return f"{self.code} {enhanced}{text}\r\n".encode("ascii")
+
+
+def lines(code: int, texts: list[str], enhanced: str = "") -> bytes:
+    """A reply of several lines (section 4.2.1); RFC 2034 section 4: the enhanced code stands on each."""
+    last = len(texts) - 1
+    prefix = f"{enhanced} " if enhanced else ""
+    return "".join(
+        f"{code}{' ' if at == last else '-'}{prefix}{text}\r\n" for at, text in enumerate(texts)
+    ).encode("ascii", "replace")
+
+
+# The permanent and the temporary form of each refusal.
+REFUSALS: Final[Mapping[Refusal, tuple[tuple[int, str], tuple[int, str]]]] = {
+    Refusal.NO_SUCH_RECIPIENT: ((550, "5.1.1"), (450, "4.1.1")),
+    # section 3.6.2: "a 550 reply code" for relaying that is not wanted
+    Refusal.RELAY_DENIED: ((550, "5.7.1"), (450, "4.7.1")),
+    # permanent, so that the sender learns of it now and not after days of retries; X.3.2: "system not accepting
+    # network messages" is the code that says the fault is in this server and not in the address
+    Refusal.NO_QUEUE: ((550, "5.3.2"), (450, "4.3.2")),
+    Refusal.RECIPIENT_DISABLED: ((550, "5.2.1"), (450, "4.2.1")),
+    Refusal.MAILBOX_FULL: ((552, "5.2.2"), (452, "4.2.2")),
+    Refusal.TOO_LARGE: ((552, "5.3.4"), (452, "4.3.4")),
+    Refusal.BAD_ADDRESS: ((553, "5.1.3"), (450, "4.1.3")),
+    Refusal.LOOP: ((554, "5.4.6"), (450, "4.4.6")),
+    Refusal.SENDER_NOT_ALLOWED: ((550, "5.7.1"), (450, "4.7.1")),
+    Refusal.UNAVAILABLE: ((554, "5.3.0"), (451, "4.3.0")),
+}
+
+# RFC 4954 section 6 and RFC 5248; by `AuthenticationFailed.reason`.
+AUTHENTICATION: Final[Mapping[str, tuple[int, str]]] = {
+    "credentials": (535, "5.7.8"),
+    "privacy": (538, "5.7.11"),
+    "disabled": (525, "5.7.13"),
+    "throttled": (454, "4.7.0"),
+    "malformed": (501, "5.5.2"),
+    "cancelled": (501, "5.7.0"),
+    "unavailable": (454, "4.7.0"),
+}
+
+
+def refused(error: MailRefused) -> Reply:
+    """What *error* is to the peer."""
+    permanent, temporary = REFUSALS[error.reason]
+    code, enhanced = temporary if error.temporary else permanent
+    return Reply(code, enhanced, error.text)
+
+
+def authentication_failed(error: AuthenticationFailed) -> Reply:
+    """What *error* is to the peer."""
+    code, enhanced = AUTHENTICATION.get(error.reason, AUTHENTICATION["credentials"])
+    if error.temporary and code >= 500:
+        code, enhanced = AUTHENTICATION["unavailable"]
+    return Reply(code, enhanced, error.text)

@@ -1,0 +1,605 @@
+"""The protocol itself: octets in, octets out, effects awaited; no socket, no clock, no Twisted.
+
+Whoever drives it calls `receive` with what came, awaits `advance` (one at a time), and sends `take_output`, once per
+batch (RFC 2920 section 3.2). When `tls_requested` is set after that, the handshake follows, then `tls_started`; when
+`closing`, the connection ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted_mail.services import (
+    Authentication,
+    Envelope,
+    Identity,
+    Intake,
+    MailRefused,
+    Outcome,
+    Peer,
+    Recipient,
+)
+from twisted_mail.smtp import commands as c
+from twisted_mail.smtp.body import BARE_LINE_ENDS, FAILED, Body
+from twisted_mail.smtp.completion import Author, HeaderCompletion
+from twisted_mail.smtp.login import Login
+from twisted_mail.smtp.parser import parse_command
+from twisted_mail.smtp.profiles import Limits, Profile
+from twisted_mail.smtp.replies import Reply, lines, refused
+from twisted_mail.smtp.states import ANYTIME, NEXT, State
+from twisted_mail.smtp.wire import DotStuffed, Input, LineEnds, LineFault
+
+__all__ = ["Session"]
+
+_RSET: Final = Reply(250, "2.0.0", "Ok").encode()
+_MAIL: Final = Reply(250, "2.1.0", "Sender ok").encode()
+_RCPT: Final = Reply(250, "2.1.5", "Recipient ok").encode()
+_DATA: Final = b"354 End the message with <CRLF>.<CRLF>\r\n"
+_QUIT: Final = Reply(221, "2.0.0", "Goodbye").encode()
+_ORDER: Final = Reply(503, "5.5.1", "Bad sequence of commands")
+_UTF8_NEEDED: Final = Reply(553, "5.6.7", "An address that is not ASCII needs SMTPUTF8")
+_TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors, closing the connection")
+_SHUTTING_DOWN: Final = Reply(421, "4.3.2", "The server is shutting down, try again later")
+_IDLE: Final = Reply(421, "4.4.2", "Nothing came for too long, closing the connection")
+_LINE_FAULTS: Final = {
+    LineFault.TOO_LONG: Reply(500, "5.5.2", "Line too long"),
+    LineFault.BARE: Reply(500, "5.5.2", "Lines must end with CR LF, and have neither alone"),
+    LineFault.ENDLESS: Reply(421, "4.5.0", "Line without an end, closing the connection"),
+}
+
+
+@dataclass(slots=True)
+class _Chunk:
+    """A BDAT that is being read (RFC 3030)."""
+
+    size: int
+    left: int
+    last: bool
+    refusal: Reply | None
+    """Its octets are only dropped, then this is said."""
+
+
+class Session:
+    """One connection. *log* is told of failures that the peer only learns as 451."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        limits: Limits,
+        intake: Intake,
+        authentication: Authentication | None,
+        peer: Peer,
+        hostname: str,
+        *,
+        tls_available: bool = False,
+        now: Callable[[], float] = time.time,
+        log: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
+        self._profile = profile
+        self._limits = limits
+        self._intake = intake
+        self._authentication = authentication if profile.submission else None
+        self._peer = peer
+        self._hostname = hostname
+        self._tls_available = tls_available
+        self._now = now
+        self._log = log
+
+        self._input = Input()
+        self._output: list[bytes] = []
+        self._state = State.CONNECTED
+        self._extended = False
+        self._helo = ""
+        self._login: Login | None = None
+        self._errors = 0
+        self._refused_recipients = 0
+        self._messages = 0
+        self._draining = False
+        self._gone = False
+
+        self._mail: c.Mail | None = None
+        self._recipients: list[Recipient] = []
+        self._body: Body | None = None
+        self._dots: DotStuffed | None = None
+        self._chunk: _Chunk | None = None
+
+        self.identity: Identity | None = None
+        """Who has logged in."""
+        self.closing = False
+        """The connection is to be ended once the output is sent."""
+        self.tls_requested = False
+        """After the output is sent, the TLS handshake comes."""
+        self.finishing = False
+        """A whole message is being made durable: not to be interrupted."""
+
+        self._carry_out: Mapping[type[c.Command], Callable[[Any], Awaitable[None]]] = {
+            c.Ehlo: self._ehlo,
+            c.Helo: self._helo_command,
+            c.Lhlo: self._lhlo,
+            c.Mail: self._mail_command,
+            c.Rcpt: self._rcpt,
+            c.Data: self._data,
+            c.Bdat: self._bdat,
+            c.Rset: self._rset,
+            c.Noop: self._noop,
+            c.Quit: self._quit,
+            c.Vrfy: self._vrfy,
+            c.Expn: self._vrfy,
+            c.Help: self._help,
+            c.StartTLS: self._starttls,
+            c.Auth: self._auth,
+        }
+
+    # --- what the driver uses
+
+    def greet(self) -> None:
+        """Say the first words (RFC 5321 section 4.3.1)."""
+        self._say(Reply(220, "", f"{self._hostname} {self._profile.banner}"))
+
+    def receive(self, data: bytes) -> None:
+        """Take octets; nothing is done with them before `advance`."""
+        if not self.closing:
+            self._input.feed(data)
+
+    @property
+    def waiting(self) -> int:
+        """Octets that were received and not used yet."""
+        return len(self._input)
+
+    @property
+    def in_body(self) -> bool:
+        """Octets of a message are what comes next."""
+        return self._dots is not None or self._chunk is not None
+
+    def take_output(self) -> bytes:
+        """What is to be sent, which is forgotten here."""
+        if not self._output:
+            return b""
+        output = b"".join(self._output)
+        self._output.clear()
+        return output
+
+    async def advance(self) -> None:
+        """Carry out everything that has come whole, in order."""
+        while not (self.closing or self.tls_requested or self._gone):
+            if self._dots is not None:
+                if not len(self._input):
+                    return
+                await self._message_octets(self._dots)
+            elif self._chunk is not None:
+                if self._chunk.left and not len(self._input):
+                    return
+                await self._chunk_octets(self._chunk)
+            elif self._draining and self._between_transactions:
+                self._close(_SHUTTING_DOWN)
+            else:
+                long = self._login is not None or self._input.starts_with(b"AUTH ")
+                line = self._input.line(self._limits.auth_line_bytes if long else self._limits.line_bytes)
+                if line is None:
+                    return
+                await self._line(line)
+
+    def tls_started(self, peer: Peer) -> None:
+        """The handshake is done: *peer* is who the other end is now. Everything that was said before is forgotten
+        (RFC 3207 section 4.2)."""
+        self._peer = peer
+        self._input.clear()
+        self.tls_requested = False
+        self._state = State.CONNECTED
+        self._helo = ""
+        self.identity = None
+
+    def drain(self) -> None:
+        """Leave after the transaction that is going on, if one is; seen by the next `advance`."""
+        self._draining = True
+
+    def timed_out(self) -> None:
+        """Nothing came for too long (RFC 5321 section 4.5.3.2)."""
+        self._close(_IDLE)
+
+    def leave(self) -> None:
+        """The connection is gone: whatever fails from now on fails because of that."""
+        self._gone = True
+
+    async def abandon(self) -> None:
+        """After `leave`: nothing of a message that had not come whole stays."""
+        body, self._body = self._body, None
+        if body is not None:
+            await body.abort()
+
+    # --- lines
+
+    def _say(self, reply: Reply) -> None:
+        self._output.append(reply.encode())
+
+    def _close(self, reply: Reply) -> None:
+        self._say(reply)
+        self.closing = True
+        self._input.clear()
+
+    @property
+    def _between_transactions(self) -> bool:
+        return self._state in (State.CONNECTED, State.GREETED) and self._login is None
+
+    async def _line(self, line: bytes | LineFault) -> None:
+        if self._login is not None:
+            return await self._login_line(self._login, line)
+        if isinstance(line, LineFault):
+            if line is LineFault.ENDLESS:
+                return self._close(_LINE_FAULTS[line])
+            return self._bad(_LINE_FAULTS[line])
+        command = parse_command(line)
+        if isinstance(command, c.BadCommand):
+            if command.loses_sync:
+                return self._close(Reply(421, "4.5.0", f"{command.text}; closing, as what follows is not known"))
+            return self._bad(Reply(command.code, command.enhanced, command.text))
+        kind = type(command)
+        if kind not in ANYTIME and (self._state, kind) not in NEXT:
+            if isinstance(command, c.Bdat):
+                # RFC 3030 section 2: its octets come all the same
+                self._chunk = _Chunk(command.size, command.size, command.last, self._out_of_order(command))
+                return None
+            return self._bad(self._out_of_order(command))
+        try:
+            await self._carry_out[kind](command)
+        except Exception as error:
+            if self._give_up(error):
+                raise
+            self._say(FAILED)
+
+    def _out_of_order(self, command: c.Command) -> Reply:
+        if self._state is State.CONNECTED:
+            return Reply(503, "5.5.1", f"Send {'LHLO' if self._profile.lmtp else 'EHLO'} first")
+        if self._state is State.MAIL and isinstance(command, (c.Data, c.Bdat)):
+            return Reply(503, "5.5.1", "No valid recipients")  # RFC 2033 section 4.2
+        return _ORDER
+
+    def _bad(self, reply: Reply) -> None:
+        self._errors += 1
+        if self._limits.bad_commands and self._errors > self._limits.bad_commands:
+            self._close(_TOO_MANY_ERRORS)
+        else:
+            self._say(reply)
+
+    def _give_up(self, error: BaseException) -> bool:
+        if not self._gone:
+            self._log(error)
+        return self._gone
+
+    # --- greetings and what may be said at any time
+
+    async def _ehlo(self, command: c.Ehlo) -> None:
+        if self._profile.lmtp:
+            return self._bad(Reply(500, "5.5.1", "This is LMTP: send LHLO"))  # RFC 2033 section 4.1
+        self._greeted(command.domain, extended=True)
+        return None
+
+    async def _lhlo(self, command: c.Lhlo) -> None:
+        if not self._profile.lmtp:
+            return self._bad(Reply(500, "5.5.1", "This is not LMTP: send EHLO"))
+        self._greeted(command.domain, extended=True)
+        return None
+
+    async def _helo_command(self, command: c.Helo) -> None:
+        if self._profile.lmtp:
+            return self._bad(Reply(500, "5.5.1", "This is LMTP: send LHLO"))
+        self._greeted(command.domain, extended=False)
+        return None
+
+    def _greeted(self, domain: str, *, extended: bool) -> None:
+        self._errors = 0
+        self._end_transaction()
+        self._state = State.GREETED
+        self._helo = domain
+        self._extended = extended
+        if extended:
+            self._output.append(lines(250, [self._hostname, *self._extensions()]))
+        else:
+            self._say(Reply(250, "", self._hostname))
+
+    def _extensions(self) -> list[str]:
+        """What EHLO lists, in a fixed order."""
+        limits = [f"RCPTMAX={self._limits.recipients}"]  # RFC 9422
+        if self._limits.messages:
+            limits.append(f"MAILMAX={self._limits.messages}")
+        offered = [
+            "PIPELINING",
+            f"SIZE {self._limits.message_bytes}",
+            "8BITMIME",
+            "SMTPUTF8",
+            "CHUNKING",
+            "BINARYMIME",
+            "DSN",
+            "ENHANCEDSTATUSCODES",
+            f"LIMITS {' '.join(limits)}",
+            "HELP",
+        ]
+        if self._authentication is not None and self.identity is None:
+            mechanisms = self._authentication.mechanisms(self._peer)
+            if mechanisms:
+                offered.insert(0, f"AUTH {' '.join(mechanisms)}")
+        if self._tls_available and not self._peer.secure:
+            offered.insert(0, "STARTTLS")
+        return offered
+
+    async def _rset(self, command: c.Rset) -> None:
+        self._errors = 0
+        if self._state is not State.CONNECTED:
+            self._end_transaction()
+            await self.abandon()
+        self._output.append(_RSET)
+
+    async def _noop(self, command: c.Noop) -> None:
+        self._errors = 0
+        self._output.append(_RSET)
+
+    async def _quit(self, command: c.Quit) -> None:
+        self._output.append(_QUIT)
+        self.closing = True
+        self._input.clear()
+        await self.abandon()
+
+    async def _vrfy(self, command: c.Vrfy | c.Expn) -> None:
+        # RFC 5321 section 7.3: who does not want to tell says 252, and nothing that may be taken for an answer
+        self._say(Reply(252, "2.5.0", "Send some mail: it is looked at then"))
+
+    async def _help(self, command: c.Help) -> None:
+        hello = "LHLO" if self._profile.lmtp else "HELO EHLO"
+        texts = [f"{hello} MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP", "STARTTLS AUTH: see EHLO"]
+        self._output.append(lines(214, texts, "2.0.0"))
+
+    async def _starttls(self, command: c.StartTLS) -> None:
+        if self._peer.secure:
+            return self._bad(Reply(503, "5.5.1", "TLS is active"))
+        if not self._tls_available:
+            return self._bad(Reply(502, "5.5.1", "TLS is not available"))
+        self._errors = 0
+        self._say(Reply(220, "2.0.0", "Ready to start TLS"))
+        self._input.clear()  # nothing that was sent behind it in the clear may be believed
+        self.tls_requested = True
+        return None
+
+    # --- logging in
+
+    async def _auth(self, command: c.Auth) -> None:
+        if self._authentication is None:
+            return self._bad(Reply(502, "5.5.1", "There is no login here"))
+        if self.identity is not None:
+            return self._bad(Reply(503, "5.5.1", "Logged in already"))  # RFC 4954 section 4
+        login = Login(self._authentication, self._peer)
+        await self._login_step(login, login.begin(command.mechanism, command.initial))
+        return None
+
+    async def _login_line(self, login: Login, line: bytes | LineFault) -> None:
+        self._login = None
+        if line is LineFault.ENDLESS:
+            return self._close(_LINE_FAULTS[line])
+        await self._login_step(login, login.respond(line))
+        return None
+
+    async def _login_step(self, login: Login, step: Awaitable[Reply | Identity]) -> None:
+        try:
+            result = await step
+        except Exception as error:
+            if self._give_up(error):
+                raise
+            return self._say(Reply(454, "4.7.0", "Logging in is not possible now"))
+        if isinstance(result, Identity):
+            self._errors = 0
+            self.identity = result
+            self._say(Reply(235, "2.7.0", "Logged in"))
+        elif result.code == 334:
+            self._login = login
+            self._say(result)
+        else:
+            self._bad(result)
+        return None
+
+    # --- the envelope
+
+    async def _mail_command(self, command: c.Mail) -> None:
+        limits = self._limits
+        if self._profile.submission and self.identity is None:
+            return self._bad(Reply(530, "5.7.0", "Log in first"))  # RFC 4954 section 6
+        if limits.messages and self._messages >= limits.messages:
+            return self._close(Reply(421, "4.7.0", "Too many messages on one connection"))
+        if command.size is not None and command.size > limits.message_bytes:
+            return self._say(Reply(552, "5.3.4", f"At most {limits.message_bytes} octets are taken"))
+        if command.sender is not None and not command.smtputf8 and not command.sender.text.isascii():
+            return self._say(_UTF8_NEEDED)
+        if self._authentication is not None and self.identity is not None:
+            address = command.sender.plain if command.sender is not None else ""
+            if not await self._authentication.may_send_as(self.identity, address):
+                return self._say(Reply(550, "5.7.1", "This sender address is not yours"))  # RFC 6409 section 6.1
+        self._errors = 0
+        self._messages += 1
+        self._mail = command
+        self._state = NEXT[self._state, c.Mail]
+        self._output.append(_MAIL)
+        return None
+
+    async def _rcpt(self, command: c.Rcpt) -> None:
+        if len(self._recipients) >= self._limits.recipients:
+            return self._say(Reply(452, "4.5.3", "Too many recipients"))
+        if self._mail is not None and not self._mail.smtputf8 and not command.text.isascii():
+            return self._say(_UTF8_NEEDED)
+        try:
+            recipient = await self._intake.recipient(
+                command.text, identity=self.identity, original=command.original, notify=command.notify
+            )
+        except MailRefused as error:
+            self._refused_recipients += 1
+            most = 0 if self._profile.lmtp else self._limits.refused_recipients
+            if most and self._refused_recipients > most:
+                return self._close(_TOO_MANY_ERRORS)
+            return self._say(refused(error))
+        self._errors = 0
+        self._refused_recipients = 0
+        self._recipients.append(recipient)
+        self._state = NEXT[self._state, c.Rcpt]
+        self._output.append(_RCPT)
+        return None
+
+    def _end_transaction(self) -> None:
+        self._mail = None
+        self._recipients = []
+        self._dots = None
+        if self._state is not State.CONNECTED:
+            self._state = State.GREETED
+
+    def _protocol(self, smtputf8: bool) -> str:
+        """The keyword of the Received field (RFC 3848, RFC 6531 section 4.3)."""
+        marks = ("S" if self._peer.secure else "") + ("A" if self.identity is not None else "")
+        if smtputf8:
+            return f"UTF8{'LMTP' if self._profile.lmtp else 'SMTP'}{marks}"
+        if self._profile.lmtp:
+            return f"LMTP{marks}"
+        return f"ESMTP{marks}" if self._extended or marks else "SMTP"
+
+    # --- the message
+
+    async def _begin(self, mail: c.Mail) -> Reply | None:
+        """Start the message; what to refuse it with, if that is not possible."""
+        envelope = Envelope(
+            sender=mail.sender.text if mail.sender is not None else "",
+            recipients=tuple(self._recipients),
+            peer=self._peer,
+            helo=self._helo,
+            protocol=self._protocol(mail.smtputf8),
+            identity=self.identity,
+            size=mail.size,
+            body=mail.body,
+            smtputf8=mail.smtputf8,
+            envelope_id=mail.envelope_id,
+            dsn_return=mail.dsn_return,
+        )
+        try:
+            incoming = await self._intake.begin(envelope)
+        except MailRefused as error:
+            return refused(error)
+        strict = self._limits.strict_line_ends and mail.body != "BINARYMIME"
+        self._body = Body(
+            incoming,
+            limit=self._limits.message_bytes,
+            line_ends=LineEnds() if strict else None,
+            completion=self._completion(envelope.sender),
+            give_up=self._give_up,
+        )
+        return None
+
+    def _completion(self, sender: str) -> HeaderCompletion | None:
+        authentication, identity = self._authentication, self.identity
+        if authentication is None or identity is None:
+            return None
+
+        def may_use(address: str) -> Awaitable[bool]:
+            return authentication.may_send_as(identity, address)
+
+        author = Author(identity.login, sender, may_use)
+        return HeaderCompletion(author, self._hostname, self._now, self._limits.header_bytes)
+
+    async def _data(self, command: c.Data) -> None:
+        if self._mail is None:
+            return self._bad(_ORDER)
+        if self._mail.body == "BINARYMIME":
+            return self._bad(Reply(503, "5.5.1", "BINARYMIME needs BDAT"))  # RFC 3030 section 3
+        refusal = await self._begin(self._mail)
+        if refusal is not None:
+            self._end_transaction()
+            return self._say(refusal)
+        self._errors = 0
+        self._state = NEXT[self._state, c.Data]
+        self._dots = DotStuffed(look_for_lone_dots=not self._limits.strict_line_ends)
+        self._output.append(_DATA)
+        return None
+
+    async def _message_octets(self, dots: DotStuffed) -> None:
+        octets, rest = dots.feed(self._input.take(len(self._input)))
+        self._input.give_back(rest)
+        body = self._body
+        if body is None:
+            raise RuntimeError("a message without a body object")
+        await body.take(octets)
+        if dots.lone_dot and body.refusal is None:
+            await body.refuse(BARE_LINE_ENDS)
+        if dots.ended:
+            await self._end_of_message(body)
+
+    async def _bdat(self, command: c.Bdat) -> None:
+        refusal = None
+        if self._state is State.RCPT and self._mail is not None:
+            try:
+                refusal = await self._begin(self._mail)
+            except Exception as error:
+                if self._give_up(error):
+                    raise
+                refusal = FAILED
+        if refusal is None:
+            self._errors = 0
+            self._state = NEXT[self._state, c.Bdat]
+        else:
+            self._end_transaction()
+        self._chunk = _Chunk(command.size, command.size, command.last, refusal)
+
+    async def _chunk_octets(self, chunk: _Chunk) -> None:
+        octets = self._input.take(chunk.left)
+        chunk.left -= len(octets)
+        body = None if chunk.refusal is not None else self._body
+        if body is not None:
+            await body.take(octets)
+        if chunk.left:
+            return
+        self._chunk = None
+        if body is None:
+            self._bad(chunk.refusal or _ORDER)
+        elif chunk.last:
+            await self._end_of_message(body)
+        elif body.refusal is not None:
+            # the client is told now, not after the last chunk; more of them get 503
+            self._body = None
+            self._end_transaction()
+            self._say(body.refusal)
+        else:
+            self._say(Reply(250, "2.0.0", f"{chunk.size} octets received"))
+
+    async def _end_of_message(self, body: Body) -> None:
+        recipients = self._recipients
+        self._dots = None
+        self.finishing = True
+        try:
+            result = await body.finish()
+        finally:
+            self.finishing = False
+            self._body = None
+            self._end_transaction()
+        if isinstance(result, Reply):
+            for _ in recipients if self._profile.lmtp else (None,):
+                self._say(result)
+        elif self._profile.lmtp:
+            for outcome in result:
+                self._say(_for_one(outcome))
+        else:
+            self._say(_for_all(result))
+
+
+def _for_one(outcome: Outcome) -> Reply:
+    """LMTP: the reply for one recipient (RFC 2033 section 4.2)."""
+    if outcome.refused is not None:
+        return refused(outcome.refused)
+    return Reply(250, "2.1.5", f"<{outcome.recipient.address}> delivered")
+
+
+def _for_all(outcomes: Sequence[Outcome]) -> Reply:
+    """SMTP: one reply for all recipients, and 250 only if each has the message.
+
+    If some failed for now, the client is to come back with all: those that have it get it twice, which is better than
+    mail that is lost. If some failed for ever and none for now, the sender is told that it failed.
+    """
+    failed = [refused(outcome.refused) for outcome in outcomes if outcome.refused is not None]
+    if not failed:
+        first = outcomes[0].delivery
+        return Reply(250, "2.0.0", f"Accepted as {first}" if first is not None else "Accepted")
+    return next((reply for reply in failed if reply.temporary), failed[0])
