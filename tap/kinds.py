@@ -148,7 +148,7 @@ def _bounds(number: float, low: float, high: float | None, zero: str, picture: C
     if zero and number == 0:
         return
     if number < low:
-        also = f" (or 0: {zero})" if zero else ""
+        also = f" (or 0: {zero})" if zero and low > 0 else ""
         raise Wrong(f"{picture(number)} is too small: at least {picture(low)}{also}")
     if high is not None and number > high:
         raise Wrong(f"{picture(number)} is too large: at most {picture(high)}")
