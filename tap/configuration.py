@@ -308,11 +308,11 @@ class _Reading:
         key = str(path[-1])
         every = list(_every_key(Configuration, ()))
         beside = [each for each in every if each[:-1] == _without_numbers(path[:-1])]
-        close = difflib.get_close_matches(key, [each[-1] for each in beside], 1, 0.6)
-        if close:
-            return f"; did you mean {_dotted((*path[:-1], close[0]))}?"
         elsewhere = [_dotted(each) for each in every if each[-1] == key]
         if not elsewhere:
+            close = difflib.get_close_matches(key, [each[-1] for each in beside], 1, 0.6)
+            if close:
+                return f"; did you mean {_dotted((*path[:-1], close[0]))}?"
             close = difflib.get_close_matches(key, [each[-1] for each in every], 1, 0.8)
             elsewhere = [_dotted(each) for each in every if close and each[-1] == close[0]]
         return f"; did you mean {' or '.join(elsewhere[:3])}?" if elsewhere else ""

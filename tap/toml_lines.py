@@ -40,7 +40,9 @@ class _Walk:
 
     def run(self) -> dict[Path, int]:
         table: Path = ()
-        while self._skip(newlines=True):
+        before = -1
+        while self._skip(newlines=True) and self._at > before:  # always further: never a loop without an end
+            before = self._at
             if self._peek() == "[":
                 table = self._header()
             else:
@@ -141,10 +143,7 @@ class _Walk:
         if self._text.startswith(quote * 2, self._at):
             self._take()
             self._take()
-            if self._text.startswith(quote, self._at):
-                self._take()
-                return self._until(quote * 3, escapes=quote == '"')
-            return ""
+            return self._until(quote * 3, escapes=quote == '"')
         return self._until(quote, escapes=quote == '"')
 
     def _until(self, end: str, *, escapes: bool) -> str:

@@ -58,7 +58,7 @@ def test_further_checkers_by_strcred() -> None:
     options = Options()
     options.parseOptions(["--auth", "memory:ann:secret"])
     (checker,) = options.checkers()
-    assert checker.users == {b"ann": b"secret"}
+    assert checker.users == {"ann": "secret"}
     assert options.auth == ["memory:ann:secret"]
     with pytest.raises(UsageError):
         Options().parseOptions(["--auth", "nonsense"])
