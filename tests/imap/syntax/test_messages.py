@@ -1,0 +1,484 @@
+"""APPEND, REPLACE, FETCH and SEARCH: the RFCs' own lines, and malformed ones."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from tests.imap.syntax.reading import read, refusal
+from twisted_mail.imap.commands.append import Append, AppendMessage, Replace
+from twisted_mail.imap.commands.fetch import Fetch
+from twisted_mail.imap.commands.search import BadCharset, Search
+from twisted_mail.imap.cursor import InternalDate, MessageLiteral
+from twisted_mail.imap.fetch_items import (
+    Attribute,
+    Binary,
+    BinarySize,
+    Body,
+    FetchItem,
+    Preview,
+    Section,
+    item_name,
+)
+from twisted_mail.imap.registry import Argument, announced
+from twisted_mail.imap.search_keys import (
+    All,
+    And,
+    BodyKey,
+    DateKey,
+    EmailIdKey,
+    FlagKey,
+    HeaderKey,
+    ModSeqKey,
+    Not,
+    OlderKey,
+    Or,
+    SaveDateSupported,
+    SearchKey,
+    SequenceKey,
+    SizeKey,
+    TextKey,
+    ThreadIdKey,
+    UidKey,
+    YoungerKey,
+)
+from twisted_mail.imap.sequence import SAVED, SequenceSet
+from twisted_mail.imap.syntax import BadCommand, CommandLine, Modes, Streamed
+
+A = Attribute
+
+
+def numbers(text: bytes) -> SequenceSet:
+    return SequenceSet.parse(text)
+
+
+# --- APPEND, REPLACE --------------------------------------------------------------------------------------------------
+
+WHEN = InternalDate(760686845, -480)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (
+            b"APPEND saved-messages (\\Seen) {3}\r\nabc",
+            Append("saved-messages", (AppendMessage(MessageLiteral(3, False, b"abc"), ("\\Seen",)),)),
+        ),
+        (b"APPEND INBOX {0+}\r\n", Append("INBOX", (AppendMessage(MessageLiteral(0, False, b"")),))),
+        (
+            b'append "in box" () " 7-Feb-1994 21:54:05 -0800" ~{3+}\r\na\0b',
+            Append("in box", (AppendMessage(MessageLiteral(3, True, b"a\0b"), (), WHEN),)),
+        ),
+        # RFC 3502 section 6.3.11
+        (
+            b'APPEND saved (\\Seen $x) {1}\r\na (\\Draft) " 7-Feb-1994 22:43:04 -0800" {1}\r\nb {1+}\r\nc',
+            Append(
+                "saved",
+                (
+                    AppendMessage(MessageLiteral(1, False, b"a"), ("\\Seen", "$x")),
+                    AppendMessage(MessageLiteral(1, False, b"b"), ("\\Draft",), InternalDate(760689784, -480)),
+                    AppendMessage(MessageLiteral(1, False, b"c")),
+                ),
+            ),
+        ),
+        # RFC 6855 section 4
+        (
+            b"APPEND INBOX (\\Seen) UTF8 (~{2+}\r\nab) {1+}\r\nc",
+            Append(
+                "INBOX",
+                (
+                    AppendMessage(MessageLiteral(2, True, b"ab"), ("\\Seen",), None, True),
+                    AppendMessage(MessageLiteral(1, False, b"c")),
+                ),
+            ),
+        ),
+        # RFC 8508 section 3.2
+        (
+            b"REPLACE 4 Drafts (\\Seen \\Draft $MDNSent) {1}\r\nx",
+            Replace(
+                False,
+                4,
+                "Drafts",
+                AppendMessage(MessageLiteral(1, False, b"x"), ("\\Seen", "\\Draft", "$MDNSent")),
+            ),
+        ),
+        (
+            b"UID REPLACE * Drafts {1}\r\nx",
+            Replace(True, None, "Drafts", AppendMessage(MessageLiteral(1, False, b"x"))),
+        ),
+    ],
+)
+def test_messages(arguments: bytes, command: Append | Replace) -> None:
+    assert read(arguments) == command
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(b"APPEND", b"APPEND x", b"APPEND x ", b"APPEND x (\\Seen)", b"APPEND x abc", b'APPEND x "abc"'),
+        *(b"APPEND x{1+}\r\na", b"APPEND x (\\Seen){1+}\r\na", b"APPEND x  {1+}\r\na", b"APPEND x {1+}\r\na "),
+        *(b"APPEND x {1+}\r\na{1+}\r\nb", b'APPEND x " 7-Feb-1994 21:54:05 -0800" () {1+}\r\na'),
+        *(b'APPEND x "7-Feb-1994 21:54:05 -0800" {1+}\r\na', b'APPEND x " 7-Feb-94 21:54:05 -0800" {1+}\r\na'),
+        *(b'APPEND x "30-Feb-1994 21:54:05 -0800" {1+}\r\na', b'APPEND x "07-Foo-1994 21:54:05 -0800" {1+}\r\na'),
+        *(b'APPEND x "07-Feb-1994 24:00:00 -0800" {1+}\r\na', b'APPEND x "07-Feb-1994 23:00:61 -0800" {1+}\r\na'),
+        *(b'APPEND x "07-Feb-1994 23:00:00 +2400" {1+}\r\na', b'APPEND x "07-Feb-0000 23:00:00 +0000" {1+}\r\na'),
+        *(b'APPEND x "07-Feb-1994 23:00:00 0000" {1+}\r\na', b'APPEND x "07-Feb-1994 23:00:00 UTC" {1+}\r\na'),
+        *(b"APPEND x UTF8 {1+}\r\na", b"APPEND x UTF8 ({1+}\r\na)", b"APPEND x UTF8 (~{1+}\r\na", b"APPEND x UTF8"),
+        b'APPEND x CATENATE (URL "/x")',
+        *(b"REPLACE 1:2 x {1+}\r\na", b"REPLACE 0 x {1+}\r\na", b"REPLACE 1 x {1+}\r\na {1+}\r\nb", b"UID REPLACE x y"),
+    ],
+)
+def test_malformed_messages(arguments: bytes) -> None:
+    assert refusal(arguments)
+
+
+def test_what_an_announced_literal_is() -> None:
+    def kind(text: bytes, *literals: bytes | Streamed) -> object:
+        return announced(CommandLine(text, literals), 310).command
+
+    seen = AppendMessage(MessageLiteral(310), ("\\Seen",))
+    assert kind(b"a1 APPEND {5}\r\n") == Argument()
+    assert kind(b"a1 LOGIN {5}\r\n") == Argument()
+    assert kind(b"a1 LOGIN {4}\r\n {5}\r\n", b"user") == Argument()
+    assert kind(b"a1 SEARCH OR FROM {310}\r\n") == Argument()
+    assert kind(b"a1 APPEND saved (\\Seen) {310}\r\n") == Append("saved", (seen,))
+    assert kind(b"a1 APPEND {5+}\r\n (\\Seen) {310+}\r\n", b"inbox") == Append("INBOX", (seen,))
+    assert kind(b"a1 APPEND x {9}\r\n (\\Seen) {310+}\r\n", Streamed(9)) == Append(
+        "x", (AppendMessage(MessageLiteral(9)), seen)
+    )
+    assert kind(b"a1 APPEND x UTF8 (~{310}\r\n") == Append("x", (AppendMessage(MessageLiteral(310, True), utf8=True),))
+    assert kind(b"a1 APPEND x UTF8 (~{3}\r\n) (\\Seen) {310}\r\n", Streamed(3)) == Append(
+        "x", (AppendMessage(MessageLiteral(3, True), utf8=True), seen)
+    )
+    assert kind(b"a1 UID REPLACE 7 x (\\Seen) {310}\r\n") == Replace(True, 7, "x", seen)
+    for text in (
+        b"a1 FOO {310}\r\n",
+        b"a1 NOOP {310}\r\n",
+        b"a1 APPEND (x) {310}\r\n",
+        b"a1 APPEND x (\\Seen){310}\r\n",
+        b"a1 APPEND x FOO {310}\r\n",
+        b"a1 APPEND x{310}\r\n",
+        b"a1 FETCH 1 {310}\r\n",
+        b"a1 APPEND x UTF8 (~{3}\r\n {310}\r\n",
+        b"a1 SELECT ~{310}\r\n",
+        b"a1 {310}\r\n",
+    ):
+        tagged = announced(CommandLine(text, (Streamed(3),) if text.count(b"{") > 1 else ()), 310)
+        assert isinstance(tagged.command, BadCommand), text
+        assert tagged.tag == tagged.command.tag == b"a1"
+
+
+# --- FETCH ------------------------------------------------------------------------------------------------------------
+
+
+def body(text: bytes) -> FetchItem:
+    command = read(b"FETCH 1 " + text)
+    assert isinstance(command, Fetch) and len(command.items) == 1
+    return command.items[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command"),
+    [
+        (b"FETCH 2:4 (FLAGS)", Fetch(False, numbers(b"2:4"), (A.FLAGS,))),
+        (b"UID FETCH 1:* flags", Fetch(True, numbers(b"1:*"), (A.FLAGS,))),
+        (b"FETCH $ FAST", Fetch(False, SAVED, (A.FLAGS, A.INTERNALDATE, A.RFC822_SIZE))),
+        (b"FETCH 1 all", Fetch(False, numbers(b"1"), (A.FLAGS, A.INTERNALDATE, A.RFC822_SIZE, A.ENVELOPE))),
+        (b"FETCH 1 FULL", Fetch(False, numbers(b"1"), (A.FLAGS, A.INTERNALDATE, A.RFC822_SIZE, A.ENVELOPE, A.BODY))),
+        (
+            b"FETCH 2:4 (FLAGS BODY[HEADER.FIELDS (DATE FROM)])",
+            Fetch(False, numbers(b"2:4"), (A.FLAGS, Body(Section((), "HEADER.FIELDS", (b"DATE", b"FROM"))))),
+        ),
+        (
+            b"FETCH 1 (UID RFC822 RFC822.HEADER RFC822.SIZE RFC822.TEXT BODY BODYSTRUCTURE ENVELOPE MODSEQ EMAILID"
+            b" THREADID SAVEDATE INTERNALDATE)",
+            Fetch(
+                False,
+                numbers(b"1"),
+                (
+                    *(A.UID, A.RFC822, A.RFC822_HEADER, A.RFC822_SIZE, A.RFC822_TEXT, A.BODY, A.BODYSTRUCTURE),
+                    *(A.ENVELOPE, A.MODSEQ, A.EMAILID, A.THREADID, A.SAVEDATE, A.INTERNALDATE),
+                ),
+            ),
+        ),
+        (b"FETCH 1 (FLAGS UID FLAGS)", Fetch(False, numbers(b"1"), (A.FLAGS, A.UID))),
+        # RFC 7162 sections 3.1.4.1 and 3.2.6
+        (b"UID FETCH 1:* (FLAGS) (CHANGEDSINCE 12345)", Fetch(True, numbers(b"1:*"), (A.FLAGS,), 12345)),
+        (
+            b"UID FETCH 300:500 (FLAGS) (CHANGEDSINCE 12345 VANISHED)",
+            Fetch(True, numbers(b"300:500"), (A.FLAGS,), 12345, True),
+        ),
+        (
+            b"UID FETCH 300:500 (FLAGS) (VANISHED CHANGEDSINCE 12345)",
+            Fetch(True, numbers(b"300:500"), (A.FLAGS,), 12345, True),
+        ),
+        # RFC 8970 section 5
+        (b"FETCH 1 (RFC822.SIZE PREVIEW)", Fetch(False, numbers(b"1"), (A.RFC822_SIZE, Preview()))),
+        (b"FETCH 1 (PREVIEW (LAZY))", Fetch(False, numbers(b"1"), (Preview(True),))),
+        (b"FETCH 1 PREVIEW (lazy)", Fetch(False, numbers(b"1"), (Preview(True),))),
+        (b"FETCH 1 (PREVIEW (LAZY) UID)", Fetch(False, numbers(b"1"), (Preview(True), A.UID))),
+        (b"FETCH 1 PREVIEW (CHANGEDSINCE 5)", Fetch(False, numbers(b"1"), (Preview(),), 5)),
+        (b"FETCH 1 PREVIEW (LAZY) (CHANGEDSINCE 5)", Fetch(False, numbers(b"1"), (Preview(True),), 5)),
+    ],
+)
+def test_fetch(arguments: bytes, command: Fetch) -> None:
+    assert read(arguments) == command
+
+
+@pytest.mark.parametrize(
+    ("text", "item", "label"),
+    [
+        # RFC 9051 section 6.4.5.1, RFC 3516 section 5
+        (b"BODY[]", Body(Section()), b"BODY[]"),
+        (b"body.peek[]", Body(Section(), True), b"BODY[]"),
+        (b"BODY[HEADER]", Body(Section((), "HEADER")), b"BODY[HEADER]"),
+        (b"BODY[TEXT]", Body(Section((), "TEXT")), b"BODY[TEXT]"),
+        (b"BODY[1]", Body(Section((1,))), b"BODY[1]"),
+        (b"BODY[3.HEADER]", Body(Section((3,), "HEADER")), b"BODY[3.HEADER]"),
+        (b"BODY[4.2.2.1]", Body(Section((4, 2, 2, 1))), b"BODY[4.2.2.1]"),
+        (b"BODY[4.2.text]", Body(Section((4, 2), "TEXT")), b"BODY[4.2.TEXT]"),
+        (b"BODY[4.2.MIME]", Body(Section((4, 2), "MIME")), b"BODY[4.2.MIME]"),
+        (
+            b"BODY.PEEK[3.HEADER.FIELDS.NOT (Subject {1+}\r\nx)]<5.10>",
+            Body(Section((3,), "HEADER.FIELDS.NOT", (b"Subject", b"x")), True, (5, 10)),
+            b"BODY[3.HEADER.FIELDS.NOT (Subject x)]<5>",
+        ),
+        (
+            b'BODY[HEADER.FIELDS ("To" "a b" "")]',
+            Body(Section((), "HEADER.FIELDS", (b"To", b"a b", b""))),
+            b'BODY[HEADER.FIELDS (To "a b" "")]',
+        ),
+        (b"BODY[]<0.2048>", Body(Section(), False, (0, 2048)), b"BODY[]<0>"),
+        (b"BODY[]<4294967296.4294967297>", Body(Section(), False, (2**32, 2**32 + 1)), b"BODY[]<4294967296>"),
+        (b"BINARY[1.2]", Binary((1, 2)), b"BINARY[1.2]"),
+        (b"BINARY.PEEK[]<1.2>", Binary((), True, (1, 2)), b"BINARY[]<1>"),
+        (b"BINARY.SIZE[7]", BinarySize((7,)), b"BINARY.SIZE[7]"),
+        (b"PREVIEW (LAZY)", Preview(True), b"PREVIEW"),
+        (b"rfc822.size", A.RFC822_SIZE, b"RFC822.SIZE"),
+    ],
+)
+def test_items(text: bytes, item: FetchItem, label: bytes) -> None:
+    assert body(text) == item
+    assert item_name(item) == label
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(b"FETCH", b"FETCH 1", b"FETCH 1 ", b"FETCH 1 ()", b"FETCH x FLAGS", b"FETCH 1 FOO", b"FETCH 1 (FLAGS"),
+        *(b"FETCH 1 FLAGS)", b"FETCH 1 (FLAGS  UID)", b"FETCH 1 (FLAGS UID )", b"FETCH 1 (ALL)", b"FETCH 1 FLAGS UID"),
+        *(b"FETCH 1 BODY[", b"FETCH 1 BODY[]]", b"FETCH 1 BODY[FOO]", b"FETCH 1 BODY[0]", b"FETCH 1 BODY[01]"),
+        *(
+            b"FETCH 1 BODY[1.]",
+            b"FETCH 1 BODY[.1]",
+            b"FETCH 1 BODY[.TEXT]",
+            b"FETCH 1 BODY[1TEXT]",
+            b"FETCH 1 BODY[1..2]",
+        ),
+        *(b"FETCH 1 BODY[MIME]", b"FETCH 1 BODY[TEXT.1]", b"FETCH 1 BODY[HEADER.FIELDS]", b"FETCH 1 BODY[HEADERS]"),
+        *(b"FETCH 1 BODY[HEADER.FIELDS ()]", b"FETCH 1 BODY[HEADER.FIELDS(To)]", b"FETCH 1 BODY[HEADER (To)]"),
+        *(b"FETCH 1 BODY[HEADER.FIELDS (To]", b"FETCH 1 BODY[HEADER.FIELDS.FOO (To)]", b"FETCH 1 BODY [1]"),
+        *(
+            b"FETCH 1 BODY[]<0>",
+            b"FETCH 1 BODY[]<0.0>",
+            b"FETCH 1 BODY[]<-1.5>",
+            b"FETCH 1 BODY[]<1.2",
+            b"FETCH 1 BODY<1.2>",
+        ),
+        *(b"FETCH 1 BODY[]<1.99999999999999999999>", b"FETCH 1 BODY[99999999999]", b"FETCH 1 RFC822[1]"),
+        b"FETCH 1 BODY[" + b".".join([b"1"] * 101) + b"]",
+        *(b"FETCH 1 BINARY", b"FETCH 1 BINARY[TEXT]", b"FETCH 1 BINARY[1.HEADER]", b"FETCH 1 BINARY.SIZE[1]<1.2>"),
+        *(b"FETCH 1 BODYSTRUCTURE[1]", b"FETCH 1 PREVIEW (FOO)", b"FETCH 1 (PREVIEW (FOO))", b"FETCH 1 PREVIEW ()"),
+        *(b"FETCH 1 (FLAGS) ()", b"FETCH 1 (FLAGS) (FOO)", b"FETCH 1 (FLAGS) (CHANGEDSINCE)", b"FETCH 1 FLAGS ("),
+        *(b"UID FETCH 1 (FLAGS) (VANISHED)", b"FETCH 1 (FLAGS) (CHANGEDSINCE 1 VANISHED)"),
+        *(b"FETCH 1 (FLAGS) (CHANGEDSINCE 1 CHANGEDSINCE 2)", b"FETCH 1 (FLAGS)(CHANGEDSINCE 1)"),
+    ],
+)
+def test_malformed_fetch(arguments: bytes) -> None:
+    assert refusal(arguments)
+
+
+# --- SEARCH -----------------------------------------------------------------------------------------------------------
+
+
+def key(text: bytes, modes: Modes | None = None) -> SearchKey:
+    command = read(b"SEARCH " + text, modes)
+    assert isinstance(command, Search)
+    return command.key
+
+
+DAY = date(1994, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"ALL", All()),
+        (b"1:3,5", SequenceKey(numbers(b"1:3,5"))),
+        (b"*", SequenceKey(numbers(b"*"))),
+        (b"$", SequenceKey(SAVED)),
+        (b"UID 1:*", UidKey(numbers(b"1:*"))),
+        (b"uid $", UidKey(SAVED)),
+        (b"ANSWERED", FlagKey("\\Answered")),
+        (b"DELETED", FlagKey("\\Deleted")),
+        (b"DRAFT", FlagKey("\\Draft")),
+        (b"FLAGGED", FlagKey("\\Flagged")),
+        (b"seen", FlagKey("\\Seen")),
+        (b"RECENT", FlagKey("\\Recent")),
+        (b"UNANSWERED", FlagKey("\\Answered", False)),
+        (b"UNDELETED", FlagKey("\\Deleted", False)),
+        (b"UNDRAFT", FlagKey("\\Draft", False)),
+        (b"UNFLAGGED", FlagKey("\\Flagged", False)),
+        (b"UNSEEN", FlagKey("\\Seen", False)),
+        (b"OLD", FlagKey("\\Recent", False)),
+        (b"NEW", And((FlagKey("\\Recent"), FlagKey("\\Seen", False)))),
+        (b"KEYWORD $Junk", FlagKey("$Junk")),
+        (b"UNKEYWORD x", FlagKey("x", False)),
+        (b"BEFORE 1-Feb-1994", DateKey("internal", "before", DAY)),
+        (b'ON "01-FEB-1994"', DateKey("internal", "on", DAY)),
+        (b"SINCE 1-feb-1994", DateKey("internal", "since", DAY)),
+        (b"SENTBEFORE 1-Feb-1994", DateKey("sent", "before", DAY)),
+        (b"SENTON 1-Feb-1994", DateKey("sent", "on", DAY)),
+        (b"SENTSINCE 1-Feb-1994", DateKey("sent", "since", DAY)),
+        (b"SAVEDBEFORE 1-Feb-1994", DateKey("saved", "before", DAY)),
+        (b"SAVEDON 1-Feb-1994", DateKey("saved", "on", DAY)),
+        (b"SAVEDSINCE 1-Feb-1994", DateKey("saved", "since", DAY)),
+        (b"SAVEDATESUPPORTED", SaveDateSupported()),
+        (b"LARGER 100", SizeKey("larger", 100)),
+        (b"SMALLER 5000000000", SizeKey("smaller", 5_000_000_000)),
+        (b"LARGER 0", SizeKey("larger", 0)),
+        (b'FROM "Smith"', HeaderKey("from", "Smith")),
+        (b"TO {4+}\r\na\r\nb", HeaderKey("to", "a\r\nb")),
+        (b"CC x", HeaderKey("cc", "x")),
+        (b"BCC x", HeaderKey("bcc", "x")),
+        (b'SUBJECT ""', HeaderKey("subject", "")),
+        (b'HEADER Message-ID "<a@b>"', HeaderKey("message-id", "<a@b>")),
+        (b'HEADER "X-Spam" ""', HeaderKey("x-spam", "")),
+        (b"BODY word", BodyKey("word")),
+        (b"TEXT {6}\r\n\xd0\x96\xd0\xb8\xd0\xb2", TextKey("Жив")),
+        ('TEXT "straße"'.encode(), TextKey("straße")),
+        (b"OLDER 3600", OlderKey(3600)),
+        (b"YOUNGER 1", YoungerKey(1)),
+        (b"MODSEQ 620162338", ModSeqKey(620162338)),
+        (b"MODSEQ 0", ModSeqKey(0)),
+        (b'MODSEQ "/flags/\\\\draft" all 620162338', ModSeqKey(620162338, ("/flags/\\draft", "all"))),
+        (b"EMAILID M6d99ac3275bb4e", EmailIdKey("M6d99ac3275bb4e")),
+        (b'THREADID "T64b478a75b7ea9"', ThreadIdKey("T64b478a75b7ea9")),
+        (b"NOT SEEN", Not(FlagKey("\\Seen"))),
+        (b"NOT NOT 1", Not(Not(SequenceKey(numbers(b"1"))))),
+        (b"OR SEEN (DRAFT UNFLAGGED)", Or(FlagKey("\\Seen"), And((FlagKey("\\Draft"), FlagKey("\\Flagged", False))))),
+        (b"((SEEN))", FlagKey("\\Seen")),
+        (
+            b'FLAGGED SINCE 1-Feb-1994 NOT FROM "Smith"',
+            And((FlagKey("\\Flagged"), DateKey("internal", "since", DAY), Not(HeaderKey("from", "Smith")))),
+        ),
+        (b"OR OR 1 2 3", Or(Or(*(SequenceKey(numbers(n)) for n in (b"1", b"2"))), SequenceKey(numbers(b"3")))),
+    ],
+)
+def test_search_keys(text: bytes, expected: SearchKey) -> None:
+    assert key(text) == expected
+
+
+def test_search_programs() -> None:
+    assert read(b"SEARCH ALL") == Search(False, All())
+    assert read(b"UID SEARCH ALL") == Search(True, All())
+    # RFC 9051 section 6.4.4, RFC 4731, RFC 5182
+    assert read(b"SEARCH RETURN (MIN COUNT) SEEN") == Search(False, FlagKey("\\Seen"), frozenset(("MIN", "COUNT")))
+    assert read(b"SEARCH RETURN () SEEN") == Search(False, FlagKey("\\Seen"), frozenset(("ALL",)))
+    assert read(b"SEARCH return (save) SEEN") == Search(False, FlagKey("\\Seen"), frozenset(("SAVE",)))
+    assert read(b"SEARCH CHARSET UTF-8 TEXT {2}\r\n\xc3\xa4") == Search(False, TextKey("ä"), None, "UTF-8")
+    assert read(b'SEARCH CHARSET "us-ascii" ALL') == Search(False, All(), None, "US-ASCII")
+    assert read(b"UID SEARCH RETURN (ALL) CHARSET utf-8 ALL") == Search(True, All(), frozenset(("ALL",)), "UTF-8")
+
+
+def test_a_charset_that_is_not_known_is_said_so_and_the_rest_is_still_read() -> None:
+    assert read(b"SEARCH CHARSET KOI8-R TEXT {2}\r\n\xc3\xff") == BadCharset("KOI8-R")
+    refusal(b"SEARCH CHARSET KOI8-R FOO")
+
+
+def test_no_charset_once_utf8_is_accepted() -> None:
+    modes = Modes(utf8=True, charset_forbidden=True)
+    assert "CHARSET" in refusal(b"SEARCH CHARSET UTF-8 ALL", modes)
+    assert key('TEXT "ä"'.encode(), modes) == TextKey("ä")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(b"SEARCH", b"SEARCH ", b"SEARCH FOO", b"SEARCH ALL ", b"SEARCH ()", b"SEARCH (ALL", b"SEARCH ALL)"),
+        *(b"SEARCH NOT", b"SEARCH OR 1", b"SEARCH OR 1 ", b"SEARCH KEYWORD", b"SEARCH KEYWORD \\Seen", b"SEARCH FROM"),
+        *(
+            b"SEARCH FROM (a)",
+            b"SEARCH HEADER x",
+            b'SEARCH HEADER "a b" c',
+            b'SEARCH HEADER "a:" c',
+            b'SEARCH HEADER "" c',
+        ),
+        *(
+            b"SEARCH BEFORE 1994-02-01",
+            b"SEARCH BEFORE 31-Feb-1994",
+            b'SEARCH BEFORE "1-Feb-1994',
+            b"SEARCH ON 1-Feb-94",
+        ),
+        *(
+            b"SEARCH LARGER -1",
+            b"SEARCH LARGER x",
+            b"SEARCH LARGER 99999999999999999999",
+            b"SEARCH OLDER 0",
+            b"SEARCH YOUNGER",
+        ),
+        *(
+            b"SEARCH MODSEQ",
+            b'SEARCH MODSEQ "/flags/x" 5',
+            b'SEARCH MODSEQ "x" all 5',
+            b'SEARCH MODSEQ "/flags/x" foo 5',
+        ),
+        *(
+            b"SEARCH EMAILID",
+            b'SEARCH EMAILID "a b"',
+            b"SEARCH THREADID " + b"x" * 256,
+            b"SEARCH UID",
+            b"SEARCH 0",
+            b"SEARCH 1:",
+        ),
+        *(
+            b"SEARCH RETURN ALL ALL",
+            b"SEARCH RETURN (FOO) ALL",
+            b"SEARCH RETURN (MIN)",
+            b"SEARCH RETURN",
+            b"SEARCH CHARSET UTF-8",
+        ),
+        *(
+            b"SEARCH CHARSET",
+            b"SEARCH RETURN (MIN MAX ALL",
+            b"SEARCH TEXT {1+}\r\n\xff",
+            b'SEARCH TEXT "\xff"',
+            b"SEARCH TEXT \xff",
+        ),
+        *(b"SEARCH TEXT {1+}\r\n\0", b"SEARCH (ALL)ALL", b"SEARCH ALL  ALL", b"SEARCH $,1"),
+    ],
+)
+def test_malformed_search(arguments: bytes) -> None:
+    assert refusal(arguments)
+
+
+def test_nesting_is_bounded() -> None:
+    modes = Modes(depth=5)
+    assert key(b"((((1))))", modes) == SequenceKey(numbers(b"1"))
+    for deep in (
+        b"(((((1)))))",
+        b"NOT NOT NOT NOT NOT 1",
+        b"OR 1 OR 1 OR 1 OR 1 OR 1 1",
+        b"((NOT OR (1) 2) (NOT (NOT 1)))",
+    ):
+        assert refusal(b"SEARCH " + deep, modes) == "the search keys are nested too deeply"
+    for endless in (b"(" * 20_000, b"NOT " * 10_000 + b"1", b"OR " * 10_000):
+        assert refusal(b"SEARCH " + endless)
+
+
+def test_the_number_of_keys_is_bounded() -> None:
+    modes = Modes(list_elements=4)
+    assert isinstance(key(b"1 2 3 4", modes), And)
+    assert refusal(b"SEARCH 1 2 3 4 5", modes) == "too many search keys"
+    assert refusal(b"SEARCH (1 2) (3 4)", modes) == "too many search keys"
