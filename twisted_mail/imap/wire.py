@@ -4,6 +4,18 @@
 pipelined behind a command therefore stays octets until the caller asks again, so that STARTTLS can throw it away,
 COMPRESS can inflate it, and AUTHENTICATE and IDLE can read lines that are not commands.
 
+A session asks in a loop, and stops when it has a command to carry out::
+
+    match wire.next_event():
+        case CommandReceived(line):                        # registry.parse(line, modes)
+            ...
+        case LiteralAnnounced(line, size):                 # registry.announced(line, size, modes) says what it is
+            send(wire.accept_literal(stream=is_message))   # or wire.refuse_literal()
+        case LiteralData(octets): ...                      # of a streamed literal, then LiteralEnd()
+        case Refused(line): ...                            # now the tagged NO or BAD
+        case LineTooLong(start): ...                       # BAD, with registry.tag_of(start)
+        case None: ...                                     # wait for octets
+
 A line ends at LF. CR before it is part of the line end; a bare LF is taken as one too (it is what people type into
 ``openssl s_client``, and nothing in IMAP relays lines). Any other CR, and NUL, stays in the line, where the grammar
 has no place for it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from twisted_mail.imap.registry import announced, parse
-from twisted_mail.imap.syntax import BadCommand, Command, CommandLine, Modes, Tagged
+from twisted_mail.imap.syntax import BadCommand, Command, Modes, Tagged
 from twisted_mail.imap.wire import (
     CommandReceived,
     Event,
@@ -84,7 +84,3 @@ def refusal(arguments: bytes, modes: Modes | None = None) -> str:
     assert isinstance(command, BadCommand), command
     assert command.tag == b"a1"
     return command.why
-
-
-def line(text: bytes) -> CommandLine:
-    return CommandLine(text)

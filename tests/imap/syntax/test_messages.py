@@ -299,6 +299,13 @@ def test_malformed_fetch(arguments: bytes) -> None:
     assert refusal(arguments)
 
 
+def test_lists_of_header_fields_are_bounded() -> None:
+    modes = Modes(list_elements=2)
+    for text in (b"(a b c)", b'("a" b c)'):
+        assert refusal(b"FETCH 1 BODY[HEADER.FIELDS " + text + b"]", modes) == "the list is too long"
+        read(b"FETCH 1 BODY[HEADER.FIELDS " + text.replace(b" c", b"") + b"]", modes)
+
+
 # --- SEARCH -----------------------------------------------------------------------------------------------------------
 
 
