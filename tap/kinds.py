@@ -373,22 +373,20 @@ class StorageURL(_TextIsValue):
             return value
         scheme, colon, _ = value.partition(":")
         if not colon or not re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme):
-            raise Wrong(f'{show(value)} is not {self.says} such as "sqlite://"')
+            raise Wrong(f'{show(value)} is not {self.says} such as "sqlite:"')
         try:
             urlsplit(value)
         except ValueError as error:
             raise Wrong(f"a URL cannot be read: {error}") from None
-        known = installed_schemes()
+        from twisted_mail.storage import EngineUnknown, known_schemes
+
+        try:
+            known = known_schemes()
+        except EngineUnknown as error:
+            raise Wrong(str(error)) from None
         if scheme not in known:  # the URL may hold a password: only its scheme is repeated
-            raise Wrong(f"no storage engine for {scheme}:// is installed (there are: {', '.join(sorted(known))})")
+            raise Wrong(f"no storage engine for {scheme}: is installed (there are: {', '.join(known)})")
         return value
-
-
-def installed_schemes() -> frozenset[str]:
-    """Schemes for which a package has registered an engine (entry-point group ``twisted_mail.storage``)."""
-    from importlib.metadata import entry_points
-
-    return frozenset(point.name for point in entry_points(group="twisted_mail.storage"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class MailService(Service):
             self._give_up(error)
             return
         except CancelledError:
-            raise
+            return  # it is to end before it has begun
         except Exception as error:
             self.log.failure("the server cannot be put together")
             self._give_up(StartError(f"{type(error).__name__}: {error}; the log has the details"))

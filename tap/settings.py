@@ -218,6 +218,17 @@ class SMTPSettings:
     data: float = setting(
         Duration(low=1, high=86_400), "10m", "How long to wait for the next octets of a message (section 4.5.3.2.6)."
     )
+    strict_line_ends: bool = setting(
+        Flag(),
+        True,
+        "Whether a message with any bare CR or LF is refused. Off: only those beside a dot, which servers read differently "
+        "(smuggling).",
+    )
+    refused_recipients: int = setting(
+        Whole(zero="no limit"),
+        100,
+        "Refused recipients in a row before a connection is ended (address harvesting).",
+    )
     hops: int = setting(
         Whole(10, 1000), 100, "Received fields in a message before it is taken for a loop (RFC 5321 section 6.3)."
     )
@@ -305,15 +316,14 @@ class StorageSettings:
     """Where everything is kept. Nothing here: embedded, in the data folder. Engines are found by the URL's scheme; a
     package may bring its own (entry-point group `twisted_mail.storage`)."""
 
-    metadata: str = setting(StorageURL(), "sqlite://", "Accounts: their log, message rows, lists, the directory.")
-    blobs: str = setting(StorageURL(), "file://", "Attachments and other large octets.")
+    metadata: str = setting(StorageURL(), "sqlite:", "Accounts: their log, message rows, lists, the directory.")
+    blobs: str = setting(StorageURL(), "file:", "Attachments and other large octets.")
     messaging: str = setting(
         StorageURL(optional=True), "", "Queue, bus and cache together. Empty: the metadata engine's, and this machine's."
     )
     queue: str = setting(StorageURL(optional=True), "", "The queue alone. Empty: as `messaging`.")
     bus: str = setting(StorageURL(optional=True), "", "Notifications between nodes alone. Empty: as `messaging`.")
     cache: str = setting(StorageURL(optional=True), "", "Small shared values and throttles alone. Empty: as `messaging`.")
-    compress: bool = setting(Flag(), True, "Whether stored text is compressed (zstd) where that saves space.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,13 +343,6 @@ class ProcessSettings:
 
     workers: int = setting(
         Whole(1, 1024), 1, "Processes that serve. More than one have a master, which restarts what dies. Also `--workers`."
-    )
-    socket: Path | None = setting(
-        Files(optional=True),
-        "",
-        "Where the process that writes the embedded store listens for the others and for mailctl (a UNIX socket of "
-        "mode 0660).",
-        "`writer.sock` in the data folder",
     )
     drain: float = setting(
         Duration(low=0, high=3600),
@@ -380,11 +383,6 @@ class Configuration:
     search: SearchSettings = section(SearchSettings, "Searching.")
     process: ProcessSettings = section(ProcessSettings, "Processes.")
     threads: ThreadSettings = section(ThreadSettings, "Thread pools.")
-
-    @property
-    def writer_socket(self) -> Path:
-        """Where the embedded store's writer listens."""
-        return self.process.socket or self.data / "writer.sock"
 
 
 LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(

@@ -38,7 +38,6 @@ def test_nothing_at_all_is_the_embedded_default_on_high_ports(monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     configuration = load(None, {})
     assert configuration.data == tmp_path / "mail-data"
-    assert configuration.writer_socket == tmp_path / "mail-data" / "writer.sock"
     assert configuration.listen.imap == ("tcp:8143",)
     assert configuration.listen.smtp == ("tcp:8025",)
     assert configuration.auth.allow_cleartext == (ip_network("127.0.0.0/8"), ip_network("::1/128"))
@@ -134,7 +133,7 @@ def test_certificates_for_other_names(tmp_path: Path) -> None:
         ),
         ("[limits]\nlogin = nan", "2: limits.login: nan is not a duration"),
         ('[imap]\nseparator = "|"', '2: imap.separator: "|" is not one of "/", "."'),
-        ("[storage]\ncompress = 1", "2: storage.compress: 1 is neither true nor false"),
+        ("[smtp]\nstrict_line_ends = 1", "2: smtp.strict_line_ends: 1 is neither true nor false"),
         ("limits = 3", "1: limits: 3 is not a table: write [limits]"),
         ('[listen]\nimap = "tcp:8143"', '2: listen.imap: "tcp:8143" is not a list: write ["tcp:8143"]'),
         ('[listen]\nimap = ["tcp:70000"]', '2: listen.imap[1]: "tcp:70000": there is no port 70000'),
@@ -165,7 +164,7 @@ def test_certificates_for_other_names(tmp_path: Path) -> None:
         ),
         ('[account.mailboxes]\nInbox = ""', "2: account.mailboxes.Inbox: INBOX is always there"),
         ('[search]\nengine = "whoosh"', '2: search.engine: "whoosh" is not available in this version; one of "auto", "none"'),
-        ('[storage]\nblobs = "disk"', '2: storage.blobs: "disk" is not the URL of a storage engine such as "sqlite://"'),
+        ('[storage]\nblobs = "disk"', '2: storage.blobs: "disk" is not the URL of a storage engine such as "sqlite:"'),
     ],
 )  # fmt: skip
 def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
@@ -174,7 +173,7 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, text: str, expecte
 
 def test_an_engine_that_is_not_installed_is_named_without_its_password(tmp_path: Path) -> None:
     (text,) = problems(tmp_path, '[storage]\nmetadata = "cql://user:secret@host/mail"')
-    assert text.startswith("2: storage.metadata: no storage engine for cql:// is installed (there are: file, memory, ")
+    assert text.startswith("2: storage.metadata: no storage engine for cql: is installed (there are: file, memory, ")
     assert "secret" not in text
 
 
@@ -242,7 +241,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         "TWISTED_MAIL__AUTH__ALLOW_CLEARTEXT": "10.0.0.0/8, ::1/128",
         "TWISTED_MAIL__LISTEN__IMAP": '["tcp:1", "unix:/a,b"]',
         "TWISTED_MAIL__ACCOUNT__MAILBOXES": '{ Gesendet = "sent" }',
-        "TWISTED_MAIL__STORAGE__COMPRESS": "no",
+        "TWISTED_MAIL__SMTP__STRICT_LINE_ENDS": "no",
         "OTHER": "x",
     }
     configuration = read(tmp_path, 'hostname = "file.example"\n[limits]\nconnections = 7\n', environment)
@@ -255,7 +254,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
     assert configuration.listen.imap == ("tcp:1", "unix:/a,b")
     assert configuration.listen.pop3 == ("tcp:8110",), "the file has no [listen] table"
     assert dict(configuration.account.mailboxes) == {"Gesendet": "sent"}
-    assert configuration.storage.compress is False
+    assert configuration.smtp.strict_line_ends is False
 
 
 def test_a_secret_comes_from_the_file_that_is_named(tmp_path: Path) -> None:
@@ -274,7 +273,7 @@ def test_a_secret_comes_from_the_file_that_is_named(tmp_path: Path) -> None:
         ({"RELAY__PORT": "25"}, "TWISTED_MAIL__RELAY__PORT: relay: is not available in this version (mail for other domains is refused)"),
         ({"LIMITS": "1"}, "TWISTED_MAIL__LIMITS: limits: there is no such setting"),
         ({"LISTEN__IMAP": '["tcp:1"'}, "TWISTED_MAIL__LISTEN__IMAP: listen.imap: "),
-        ({"STORAGE__COMPRESS": "maybe"}, 'TWISTED_MAIL__STORAGE__COMPRESS: storage.compress: "maybe" is neither true nor false'),
+        ({"SMTP__STRICT_LINE_ENDS": "maybe"}, 'TWISTED_MAIL__SMTP__STRICT_LINE_ENDS: smtp.strict_line_ends: "maybe" is neither true nor false'),
         ({"STORAGE__BLOBS_FILE": "/does/not/exist"}, 'TWISTED_MAIL__STORAGE__BLOBS_FILE: storage.blobs: "/does/not/exist" cannot be read: '),
         ({"AUTH__ALLOW_CLEARTEXT": "::1/128,x"}, "TWISTED_MAIL__AUTH__ALLOW_CLEARTEXT: auth.allow_cleartext[2]: "),
         ({"TLS__SNI": "[]"}, "TWISTED_MAIL__TLS__SNI: tls.sni: there is no such setting"),
