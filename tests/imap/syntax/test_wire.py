@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 
 import pytest
@@ -234,6 +235,23 @@ def test_the_rule_of_literal_minus() -> None:
             with pytest.raises(ValueError):
                 wire.accept_literal(stream=True)
             wire.refuse_literal()
+
+
+def test_the_number_of_literals_is_bounded() -> None:
+    octets = b"t7 APPEND x" + b" {1+}\r\ny" * 4 + b"\r\nz9 NOOP\r\n"
+    for decide in (whole_if_it_fits, stream_if_allowed):
+        events, _ = drive([octets], decide, Limits(literals=3))
+        allowed = [event.allowed for event in events if isinstance(event, LiteralAnnounced)]
+        assert allowed == [True, True, True, False]
+        assert isinstance(events[-2], Refused) and events[-1] == NOOP
+
+
+def test_a_thousand_literals_in_a_command_are_read_in_time() -> None:
+    octets = b"t7 SEARCH" + b" TEXT {1+}\r\ny" * 1000 + b"\r\nz9 NOOP\r\n"
+    started = time.process_time()
+    events, _ = drive([octets], by_meaning)
+    assert time.process_time() - started < 5
+    assert isinstance(events[-2], CommandReceived) and len(events[-2].line.literals) == 1000
 
 
 def test_decisions_are_asked_for_once() -> None:
