@@ -81,7 +81,8 @@ def play(transcript: Transcript, feeding: Feeding) -> None:
     """Run it. ``at once``: everything between two handshakes comes in one piece."""
     talk = transcript.conversation()
     got = talk.session.take_output()
-    sent, expected, taken = bytearray(), [], 0
+    sent, taken = bytearray(), 0
+    expected: list[str] = []
 
     def settle() -> None:
         nonlocal got
