@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ConnectError
 from twisted.internet.task import deferLater
@@ -195,7 +196,7 @@ class Writers:
         self._search()
         try:
             await found
-        except (CancelledError, TimeoutError) as error:
+        except (CancelledError, TimedOut) as error:
             raise Refused("no process that writes the database can be found") from error
 
     def _search(self) -> None:
@@ -284,7 +285,7 @@ class Writers:
                 link = Link(self._name, self._moved, self._link_lost)
                 await connectProtocol(endpoint, link)
                 await link.ready.addTimeout(GREETING_SECONDS, self._reactor)
-        except (ConnectError, LinkLost, TimeoutError, OSError) as error:
+        except (ConnectError, LinkLost, TimedOut, OSError) as error:
             raise _NobodyWrites(str(error) or type(error).__name__) from error
         if self._stopped:
             link.close()

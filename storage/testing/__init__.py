@@ -1,0 +1,35 @@
+"""What it means to be a storage engine: one suite of tests per interface, to be mixed into a trial TestCase.
+
+``docs/how-to/write-a-storage-engine.md`` shows how. `faults` has stores that fail on demand.
+"""
+
+from __future__ import annotations
+
+from twisted_mail.storage.testing.blobs import BlobsContract
+from twisted_mail.storage.testing.directory import DirectoryContract
+from twisted_mail.storage.testing.log import AccountLogContract
+from twisted_mail.storage.testing.messages import ListsContract, MessagesContract
+from twisted_mail.storage.testing.queue import QueueContract
+from twisted_mail.storage.testing.small import (
+    AllowancesContract,
+    BusContract,
+    CacheContract,
+    LeasesContract,
+    MembersContract,
+    SearchShardsContract,
+)
+
+__all__ = [
+    "AccountLogContract",
+    "AllowancesContract",
+    "BlobsContract",
+    "BusContract",
+    "CacheContract",
+    "DirectoryContract",
+    "LeasesContract",
+    "ListsContract",
+    "MembersContract",
+    "MessagesContract",
+    "QueueContract",
+    "SearchShardsContract",
+]

@@ -1,0 +1,245 @@
+"""Every engine of ours runs the suite of every interface that it has."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock, deferLater
+from twisted.trial.unittest import TestCase
+
+from tests.storage.engines import EngineCase
+from twisted_mail.storage import testing
+from twisted_mail.storage.interfaces import (
+    AccountLog,
+    Allowances,
+    Blobs,
+    Bus,
+    Cache,
+    Directory,
+    Leases,
+    Lists,
+    Members,
+    Messages,
+    Queue,
+    SearchShards,
+)
+from twisted_mail.storage.memory import (
+    MemoryAccountLog,
+    MemoryAllowances,
+    MemoryBlobs,
+    MemoryBus,
+    MemoryCache,
+    MemoryDirectory,
+    MemoryLeases,
+    MemoryLists,
+    MemoryMembers,
+    MemoryMessages,
+    MemoryQueue,
+    MemorySearchShards,
+)
+from twisted_mail.storage.testing.base import Suite
+
+
+class MemoryCase(Suite, TestCase):
+    """Engines in memory run on a clock that stands still."""
+
+    def setUp(self) -> None:
+        self.clock = Clock()
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def deliver(self) -> None:
+        self.clock.advance(0)
+
+
+class MemoryAccountLogTests(testing.AccountLogContract, MemoryCase):
+    async def build(self) -> AccountLog:
+        return MemoryAccountLog()
+
+
+class MemoryMessagesTests(testing.MessagesContract, MemoryCase):
+    async def build(self) -> Messages:
+        return MemoryMessages()
+
+
+class MemoryListsTests(testing.ListsContract, MemoryCase):
+    async def build(self) -> Lists:
+        return MemoryLists()
+
+
+class MemoryBlobsTests(testing.BlobsContract, MemoryCase):
+    async def build(self) -> Blobs:
+        return MemoryBlobs()
+
+
+class MemoryDirectoryTests(testing.DirectoryContract, MemoryCase):
+    async def build(self) -> Directory:
+        return MemoryDirectory()
+
+
+class MemoryQueueTests(MemoryCase, testing.QueueContract):
+    async def build(self) -> Queue:
+        return MemoryQueue(self.clock)
+
+
+class MemoryBusTests(MemoryCase, testing.BusContract):
+    async def build(self) -> Bus:
+        return MemoryBus(self.clock)
+
+
+class MemoryCacheTests(MemoryCase, testing.CacheContract):
+    async def build(self) -> Cache:
+        return MemoryCache(self.clock)
+
+    async def test_a_full_cache_loses_what_runs_out_first(self) -> None:
+        cache = MemoryCache(self.clock, limit=20)
+        for number in range(20):
+            await cache.set(f"k{number}", b"v", 100 + number)
+        await cache.set("new", b"v", 100)
+        self.assertEqual(await cache.get("new"), b"v")
+        self.assertIsNone(await cache.get("k0"))
+        self.assertEqual(await cache.get("k19"), b"v")
+
+
+class MemoryLeasesTests(MemoryCase, testing.LeasesContract):
+    async def build(self) -> Leases:
+        return MemoryLeases(self.clock)
+
+
+class MemoryAllowancesTests(testing.AllowancesContract, MemoryCase):
+    async def build(self) -> Allowances:
+        return MemoryAllowances()
+
+
+class MemoryMembersTests(testing.MembersContract, MemoryCase):
+    async def build(self) -> Members:
+        return MemoryMembers()
+
+
+class MemorySearchShardsTests(testing.SearchShardsContract, MemoryCase):
+    async def build(self) -> SearchShards:
+        return MemorySearchShards()
+
+
+# --- SQLite: the process that writes
+
+
+class SQLiteAccountLogTests(testing.AccountLogContract, EngineCase):
+    async def build(self) -> AccountLog:
+        return (await self.sqlite()).account_log
+
+
+class SQLiteMessagesTests(testing.MessagesContract, EngineCase):
+    async def build(self) -> Messages:
+        return (await self.sqlite()).messages
+
+
+class SQLiteListsTests(testing.ListsContract, EngineCase):
+    async def build(self) -> Lists:
+        return (await self.sqlite()).lists
+
+
+class SQLiteDirectoryTests(testing.DirectoryContract, EngineCase):
+    async def build(self) -> Directory:
+        return (await self.sqlite()).directory
+
+
+class SQLiteQueueTests(EngineCase, testing.QueueContract):
+    async def build(self) -> Queue:
+        return (await self.sqlite()).queue
+
+
+class SQLiteCacheTests(EngineCase, testing.CacheContract):
+    async def build(self) -> Cache:
+        return (await self.sqlite()).cache
+
+
+class SQLiteLeasesTests(EngineCase, testing.LeasesContract):
+    async def build(self) -> Leases:
+        return (await self.sqlite()).leases
+
+
+class SQLiteAllowancesTests(testing.AllowancesContract, EngineCase):
+    async def build(self) -> Allowances:
+        return (await self.sqlite()).allowances
+
+
+class SQLiteBusTests(EngineCase, testing.BusContract):
+    async def build(self) -> Bus:
+        return (await self.sqlite()).bus
+
+    async def deliver(self) -> None:
+        await deferLater(self.reactor, 0, lambda: None)
+
+
+# --- SQLite: a process that hands its writes to another
+
+
+class LinkedAccountLogTests(testing.AccountLogContract, EngineCase):
+    async def build(self) -> AccountLog:
+        return (await self.linked()).account_log
+
+
+class LinkedMessagesTests(testing.MessagesContract, EngineCase):
+    async def build(self) -> Messages:
+        return (await self.linked()).messages
+
+
+class LinkedListsTests(testing.ListsContract, EngineCase):
+    async def build(self) -> Lists:
+        return (await self.linked()).lists
+
+
+class LinkedDirectoryTests(testing.DirectoryContract, EngineCase):
+    async def build(self) -> Directory:
+        return (await self.linked()).directory
+
+
+class LinkedQueueTests(EngineCase, testing.QueueContract):
+    async def build(self) -> Queue:
+        return (await self.linked()).queue
+
+
+class LinkedCacheTests(EngineCase, testing.CacheContract):
+    async def build(self) -> Cache:
+        return (await self.linked()).cache
+
+
+class LinkedLeasesTests(EngineCase, testing.LeasesContract):
+    async def build(self) -> Leases:
+        return (await self.linked()).leases
+
+
+class LinkedAllowancesTests(testing.AllowancesContract, EngineCase):
+    async def build(self) -> Allowances:
+        return (await self.linked()).allowances
+
+
+class LinkedBusTests(EngineCase, testing.BusContract):
+    async def build(self) -> Bus:
+        return (await self.linked()).bus
+
+    async def deliver(self) -> None:
+        await deferLater(self.reactor, 0, lambda: None)
+
+    async def test_notices_pass_between_processes_and_do_not_come_back(self) -> None:
+        from twisted_mail.values import AccountId, ModSeq
+
+        folder, account = self.folder(), AccountId.new()
+        engines = [await self.sqlite(folder) for _ in range(3)]
+        for publisher in engines:
+            others = [engine for engine in engines if engine is not publisher]
+            heard: list[Deferred[ModSeq]] = [Deferred() for _ in others]
+            ends = [e.bus.subscribe(account, d.callback) for e, d in zip(others, heard, strict=True)]
+            publisher.bus.publish(account, ModSeq(9))
+            self.assertEqual([await d for d in heard], [9, 9])
+            for end in ends:
+                end()
+
+
+# --- files
+
+
+class FileBlobsTests(testing.BlobsContract, EngineCase):
+    async def build(self) -> Blobs:
+        return await self.files()
