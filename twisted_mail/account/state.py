@@ -45,7 +45,7 @@ DAY_SECONDS: Final = 86_400
 def normal_mailbox_name(name: str) -> str:
     """*name* with INBOX, alone or as its first level, in capitals (RFC 9051 section 5.1)."""
     first, separator, rest = name.partition(SEPARATOR)
-    return INBOX + separator + rest if first.upper() == INBOX else name
+    return INBOX + separator + rest if first.isascii() and first.upper() == INBOX else name
 
 
 def check_mailbox_name(name: str) -> str:
