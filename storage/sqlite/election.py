@@ -96,7 +96,9 @@ class Writers:
         self._port: Any = None
         self._address = ExitStack()
         self._link: Link | None = None
-        self._searching = False
+        self._search_ended: Deferred[None] | None = None
+        """While a search runs: fires at its end."""
+        self._pause: Deferred[None] | None = None
         self._waiting: list[Deferred[None]] = []
         self._stopped = True
 
@@ -128,6 +130,10 @@ class Writers:
         """Commit what is queued, answer, and leave the place to another process."""
         self._stopped = True
         self._wake(Refused("the database is closed"))
+        if self._pause is not None:
+            self._pause.cancel()
+        if self._search_ended is not None:
+            await self._search_ended
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -200,8 +206,8 @@ class Writers:
             raise Refused("no process that writes the database can be found") from error
 
     def _search(self) -> None:
-        if not self._searching and not self._stopped:
-            self._searching = True
+        if self._search_ended is None and not self._stopped:
+            self._search_ended = Deferred()
             Deferred.fromCoroutine(self._find()).addErrback(
                 lambda failure: self._log.failure("the search for the database's writer failed", failure)
             )
@@ -214,10 +220,17 @@ class Writers:
                     await self._attempt()
                 except (_NobodyWrites, StorageError) as error:
                     self._log.info("nobody writes the database: {why}", why=error)
-                    await self._sleep(wait * (0.5 + random.random()))
+                    if self._stopped:
+                        break
+                    self._pause = self._sleep(wait * (0.5 + random.random()))
+                    with suppress(CancelledError):
+                        await self._pause
+                    self._pause = None
                     wait = min(wait * 2, LONGEST_WAIT)
         finally:
-            self._searching = False
+            ended, self._search_ended = self._search_ended, None
+            if ended is not None:
+                ended.callback(None)
         if not self._stopped:
             self._wake(None)
 

@@ -71,8 +71,8 @@ class _Faulty:
     async def _arrive(self, late: _Late) -> None:
         try:
             await late.act()
-        except StorageError:
-            pass  # it came too late: nobody hears of it
+        except (StorageError, ValueError):
+            pass  # it came too late (a blob's writer was aborted, a head has moved): nobody hears of it
 
     async def _fault(self, operation: str) -> Fault:
         """What goes wrong with *operation*; and time goes on."""

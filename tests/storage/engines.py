@@ -54,12 +54,13 @@ class EngineCase(Suite, TestCase):
     async def advance(self, seconds: float) -> None:
         self.reactor.offset += seconds
 
+    def context(self, folder: Path) -> EngineContext:
+        return EngineContext(self.reactor, folder)
+
     async def sqlite(self, folder: Path | None = None, **options: Any) -> SQLiteEngine:
         """A started engine; the first in a folder writes, others hand it their writes."""
         folder = folder or self.folder()
-        engine = SQLiteEngine(
-            folder / "mail.sqlite", EngineContext(self.reactor, folder), wall=self.reactor.wall, **options
-        )
+        engine = SQLiteEngine(folder / "mail.sqlite", self.context(folder), wall=self.reactor.wall, **options)
         await engine.start()
         self.addCleanup(self.stop, engine)
         return engine
