@@ -209,10 +209,10 @@ class _Writer:
             force_folder(target.parent)
             return ref
         os.fsync(self._file)
-        os.close(self._file)
-        self._file = None
         self._make_folder(target.parent)
         os.rename(self._path, target)
+        os.close(self._file)
+        self._file = None
         force_folder(target.parent)
         return ref
 

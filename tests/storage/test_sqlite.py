@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ class TroubleTests(SQLiteCase):
         built = await self.sqlite(max_bytes=600_000)
         account, kept = AccountId.new(), message_row()
         await built.messages.put(account, [kept])
-        big = [MessageRow(MessageKey(0, MessageId.new()), {"inline": bytes(range(256)) * 200}) for _ in range(40)]
+        big = [MessageRow(MessageKey(0, MessageId.new()), {"inline": os.urandom(51_200)}) for _ in range(40)]
         error = await fails(Refused, built.messages.put(account, big))
         self.assertTrue("full" in str(error))
         self.assertEqual([len(batch) async for batch in built.messages.iterate(account)], [1])
@@ -207,12 +208,11 @@ class SchemaTests(SQLiteCase):
         await built.stop()
         newer = {**schema.MIGRATIONS, schema.VERSION + 1: "ALTER TABLE account_head ADD COLUMN extra INTEGER;"}
         for _ in range(2):
-            db = schema.open_writer(folder / "mail.sqlite")
+            db = sqlite3.connect(folder / "mail.sqlite", isolation_level=None)
             schema.migrate(db, "mail.sqlite", newer)
             versions = [row[0] for row in db.execute("SELECT version FROM schema_version ORDER BY version")]
             self.assertEqual(versions, [*range(1, schema.VERSION + 2)])
             self.assertEqual(db.execute("SELECT head, extra FROM account_head").fetchall(), [(1, None)])
-            db.execute("DELETE FROM schema_version WHERE version > ?", (schema.VERSION,)) if _ else None
             db.close()
 
     async def test_a_migration_that_fails_leaves_the_old_version(self) -> None:
