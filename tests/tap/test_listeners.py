@@ -35,8 +35,9 @@ def unlimited() -> ConnectionCounts:
 class GateTests(SynchronousTestCase):
     """Counting, and refusing in the protocol's words."""
 
-    def connect(self, gate: Gate, host: str = "192.0.2.1", transport: StringTransport | None = None) -> StringTransport:
-        transport = transport or StringTransport()
+    def connect(self, gate: Gate, host: str = "192.0.2.1") -> Any:
+        """The transport of a new connection, which has its protocol as an attribute."""
+        transport: Any = StringTransport()
         protocol = gate.buildProtocol(IPv4Address("TCP", host, 4000))
         protocol.makeConnection(transport)
         transport.protocol = protocol

@@ -23,8 +23,10 @@ reactor: Any = _reactor
 class Echo(Protocol):
     """Answers until it is told to end."""
 
+    factory: Any
+
     def connectionMade(self) -> None:
-        self.factory.there.append(self)  # type: ignore[union-attr]
+        self.factory.there.append(self)
         assert self.transport is not None
         self.transport.write(b"hello\r\n")
 
@@ -98,7 +100,7 @@ class MailServiceTests(TestCase):
 
     async def connect(self, service: MailService) -> Client:
         address: Any = service.listeners[0].port.getHost()
-        client = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", address.port), Client())
+        client: Client = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", address.port), Client())
         await client.greeted
         return client
 
