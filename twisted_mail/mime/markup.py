@@ -12,26 +12,22 @@ from typing import Final
 __all__ = ["html_text"]
 
 _HIDDEN: Final = re.compile(
-    r"<!--.*?(?:-->|\Z)|<(script|style|template|noframes|title)\b[^>]*(?:>.*?(?:</\1[^>]*(?:>|\Z)|\Z)|\Z)", re.DOTALL | re.I
+    r"<(?:!--.*?(?:-->|\Z)|(?=[sStTnN])(script|style|template|noframes|title)\b[^>]*+(?:>.*?(?:</\1[^>]*+>?|\Z)|\Z))",
+    re.DOTALL | re.IGNORECASE,
 )
-_TAG: Final = re.compile(
-    r"<(?:/?(address|article|aside|blockquote|br|center|dd|div|dl|dt|figure|footer|form|h[1-6]|header|hr|li|main|nav|ol|"
-    r"option|p|pre|section|table|tbody|td|tfoot|th|thead|tr|ul|body|head|html|caption)\b|[/!?a-z])[^>]*(?:>|\Z)",
-    re.I,
-)
+_TAG: Final = re.compile(r"<(/?[a-zA-Z][a-zA-Z0-9]*+|[!?])[^>]*+>?")
+_BLOCKS: Final = """address article aside blockquote body br caption center dd div dl dt figure footer form h1 h2 h3 h4 h5 h6
+    head header hr html li main nav ol option p pre section table tbody td tfoot th thead tr ul""".split()
+_BREAK: Final = {slash + form: "\n" for name in _BLOCKS for form in (name, name.upper()) for slash in ("", "/")}
 
 
 def html_text(html: str) -> str:
     """The visible text, a line for each block, white space collapsed as a browser does."""
     if "<" in html:
-        lowered = "<!--" in html or "<s" in html or "<S" in html or "<t" in html or "<T" in html or "<n" in html
-        if lowered or "<N" in html:
-            html = _HIDDEN.sub(" ", html)
-        html = " ".join(html.split())
-        pieces = _TAG.split(html)
-        # Odd places hold what the group matched: the name of a block, or None for a tag inside a line.
-        pieces[1::2] = ["\n" if block else "" for block in pieces[1::2]]
-        html = "".join([piece for piece in pieces if piece])
+        pieces = _TAG.split(" ".join(_HIDDEN.sub(" ", html).split()))
+        # Odd places hold the names of tags: those of blocks end a line, those inside a line leave nothing.
+        pieces[1::2] = [_BREAK.get(name, "") for name in pieces[1::2]]
+        html = "".join(pieces)
     else:
         html = " ".join(html.split())
     if "&" in html:
