@@ -69,7 +69,7 @@ else:
             words += ["--socket", str(each)]
         return words
     master = Master(reactor, configuration, command, backoff=lambda: Backoff(first=0.1))
-    globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stderr, lambda e: (eventAsText(e) or "") + "\\n")])
+    globalLogBeginner.beginLoggingTo([FileLogObserver(sys.stderr, lambda e: (eventAsText(e) or "") + "\\n")], redirectStandardIO=False)
     master.startService()
     for listener in master.listeners:
         print(listener.port.getHost().port, flush=True)
