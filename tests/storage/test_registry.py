@@ -43,7 +43,8 @@ def test_an_engine_of_another_package_is_found_by_its_entry_point(monkeypatch: p
     from twisted_mail.storage import memory
 
     monkeypatch.setattr(memory, "MemoryEngineOnTape", lambda url, context: (built, url), raising=False)
-    assert open_engine("tape://drive/1", context()) == (built, "tape://drive/1")
+    found: object = open_engine("tape://drive/1", context())
+    assert found == (built, "tape://drive/1")
 
 
 def test_two_engines_of_one_scheme_are_refused_and_one_that_is_declared_twice_is_not() -> None:
