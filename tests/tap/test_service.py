@@ -39,8 +39,9 @@ class FakeSuite:
         self.polite = polite
         self.failure = failure
         self.gate: Deferred[None] | None = None
-        self.factory: Any = Factory.forProtocol(Echo)
-        self.factory.there = []
+        factory: Any = Factory.forProtocol(Echo)
+        factory.there = []
+        self.factory: Any = factory
 
     async def start(self) -> Mapping[str, Factory]:
         self.said.append("start")
