@@ -14,6 +14,7 @@ __all__ = ["Texts", "part_text"]
 
 _PREVIEW_CHARACTERS: Final = 200
 _PREVIEW_SOURCE: Final = 4000
+_FOLDED_AT_ONCE: Final = 1 << 18
 _QUOTED_LINE: Final = re.compile(r"^>.*$|^-- ?$[\s\S]*\Z", re.MULTILINE)
 _INVISIBLE: Final = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u00ad\u034f\ufeff]+")
 
@@ -30,11 +31,12 @@ def part_text(data: bytes, subtype: str, encoding: str, charset: str | None) -> 
 class Texts:
     """The collection of one message."""
 
-    __slots__ = ("_best", "_headers", "_preview", "_texts", "cut", "room")
+    __slots__ = ("_best", "_folded_room", "_headers", "_preview", "_texts", "cut", "room")
 
     def __init__(self, room: int) -> None:
         self.room = room
         """Octets of text that may still be taken."""
+        self._folded_room = room
         self.cut = False
         """Whether there was more."""
         self._texts: list[bytes] = []
@@ -61,10 +63,27 @@ class Texts:
         """The text of one part; *aside*: it is an attachment, or in an embedded message."""
         if not text:
             return
-        self._texts.append(fold(text))
+        self._texts.append(self._folded(text))
         rank = (0 if subtype == "plain" else 1 if subtype == "html" else 2) + (3 if aside else 0)
         if rank < self._best and (preview := _preview(text)):
             self._best, self._preview = rank, preview
+
+    def _folded(self, text: str) -> bytes:
+        """*text* folded, as far as there is room: decomposing can make eighteen characters of one."""
+        pieces = []
+        for at in range(0, len(text), _FOLDED_AT_ONCE):
+            piece = fold(text[at : at + _FOLDED_AT_ONCE] if len(text) > _FOLDED_AT_ONCE else text)
+            if len(piece) > self._folded_room:
+                self.cut = True
+                # Not within a character: what is cut off must not be found, and what stays must be UTF-8.
+                piece = piece[: self._folded_room].decode("utf-8", "ignore").encode()
+                self._folded_room = 0
+            else:
+                self._folded_room -= len(piece)
+            pieces.append(piece)
+            if not self._folded_room:
+                break
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     @property
     def preview(self) -> str:

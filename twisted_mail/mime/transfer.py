@@ -18,6 +18,7 @@ KNOWN: Final = IDENTITY | {"base64", "quoted-printable", "x-uuencode", "uuencode
 _NOT_BASE64: Final = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 _SPACES: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
 _BARE_CR: Final = re.compile(rb"=\r(?!\n)")
+_FULL_LINE: Final = re.compile(rb"[^\r\n]++")
 _PAD: Final = re.compile(rb"=+")
 
 
@@ -94,7 +95,7 @@ class TransferDecoder:
 
     def _uudecode(self, data: bytes) -> bytes:
         decoded = []
-        for line in data.splitlines():
+        for line in _FULL_LINE.findall(data):
             if not self._started:
                 self._started = line.startswith(b"begin ")
             elif line.rstrip() == b"end":
@@ -103,8 +104,8 @@ class TransferDecoder:
                 try:
                     decoded.append(binascii.a2b_uu(line))
                 except binascii.Error:
-                    # Some encoders put a wrong length or drop trailing blanks: take what the length says.
-                    count = (((line[0] - 32) & 63) * 4 + 5) // 3 if line else 0
+                    # Some encoders write a wrong length or drop trailing blanks: take what the length says.
+                    count = (((line[0] - 32) & 63) * 4 + 5) // 3
                     try:
                         decoded.append(binascii.a2b_uu(line[:count]))
                     except binascii.Error:
