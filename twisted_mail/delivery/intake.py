@@ -1,0 +1,120 @@
+"""Where SMTP, submission and LMTP put mail: says for each recipient where it goes, and takes the message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import uuid4
+
+from twisted_mail.account.errors import AccountError
+from twisted_mail.delivery.incoming import IncomingMail, Target
+from twisted_mail.delivery.outbound import OutboundQueue
+from twisted_mail.delivery.resolution import Resolution, Resolver
+from twisted_mail.delivery.trace import received_field, return_path_field
+from twisted_mail.services import Accounts, Envelope, Identity, Incoming, MailRefused, Recipient, Refusal
+from twisted_mail.storage.interfaces import AccountRecord, Directory, StorageError
+
+__all__ = ["DeliverySettings", "MailIntake"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySettings:
+    """What an operator may set about inbound mail."""
+
+    hostname: str
+    """This server's name, in Received fields and for ``<postmaster>``."""
+    subaddress: str = "+"
+    """What parts user and detail (RFC 5233); empty: there are no details."""
+    detail_mailboxes: bool = False
+    """Deliver ``user+detail`` into the mailbox *detail*, where the user has one, instead of INBOX."""
+    hops: int = 100
+    """Received fields that a message may have before it is taken for a loop (RFC 5321 section 6.3)."""
+    postmaster: str = ""
+    """Who gets mail for the postmaster of a domain that names none; empty: the domain's oldest account."""
+
+
+class MailIntake:
+    """Implements `services.Intake` over the directory and the accounts.
+
+    Without *outbound*, mail for other domains is refused: to strangers as relaying, to those who have logged in with
+    a text that says why.
+    """
+
+    def __init__(
+        self,
+        directory: Directory,
+        accounts: Accounts,
+        settings: DeliverySettings,
+        *,
+        outbound: OutboundQueue | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._accounts = accounts
+        self._settings = settings
+        self._outbound = outbound
+        self._wall = wall
+        self._resolver = Resolver(
+            directory,
+            hostname=settings.hostname,
+            delimiter=settings.subaddress,
+            postmaster=settings.postmaster,
+        )
+
+    async def recipient(
+        self, address: str, *, identity: Identity | None, original: str = "", notify: frozenset[str] = frozenset()
+    ) -> Recipient:
+        """See `services.Intake.recipient`. A mailbox that is full is refused here, before the message comes."""
+        try:
+            resolution = await self._resolver.resolve(address)
+            self._check_remote(resolution, identity)
+            await self._check_room(resolution.accounts)
+        except (StorageError, AccountError) as error:
+            raise MailRefused(Refusal.UNAVAILABLE) from error
+        return Target(
+            address=address,
+            accounts=tuple(record.id for record in resolution.accounts),
+            detail=resolution.detail,
+            original=original,
+            notify=notify,
+            quotas=tuple(record.quota_bytes for record in resolution.accounts),
+            remote=resolution.remote,
+        )
+
+    def _check_remote(self, resolution: Resolution, identity: Identity | None) -> None:
+        """Another domain's address is for those who have logged in; an alias of ours may always lead to one."""
+        if not resolution.remote:
+            return
+        ours = bool(resolution.accounts) or resolution.aliased
+        if identity is None and not ours:
+            raise MailRefused(Refusal.RELAY_DENIED)
+        if self._outbound is None:
+            raise MailRefused(Refusal.NO_QUEUE)
+
+    async def _check_room(self, records: tuple[AccountRecord, ...]) -> None:
+        for record in records:
+            if record.quota_bytes is None:
+                continue
+            account = await self._accounts.open(record.id)
+            try:
+                if account.state.size >= record.quota_bytes:
+                    raise MailRefused(Refusal.MAILBOX_FULL)
+            finally:
+                self._accounts.release(account)
+
+    async def begin(self, envelope: Envelope) -> Incoming:
+        """See `services.Intake.begin`."""
+        settings = self._settings
+        remote = any(isinstance(each, Target) and each.remote for each in envelope.recipients)
+        return IncomingMail(
+            self._accounts,
+            envelope.recipients,
+            return_path=return_path_field(envelope.sender),
+            received=received_field(
+                envelope, hostname=settings.hostname, id=uuid4().hex[:16], seconds=self._wall()
+            ),
+            hops=settings.hops,
+            detail_mailboxes=settings.detail_mailboxes,
+            outbound=self._outbound.begin(envelope) if self._outbound is not None and remote else None,
+            wall=self._wall,
+        )

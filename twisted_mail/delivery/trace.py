@@ -1,0 +1,83 @@
+"""Trace fields (RFC 5321 section 4.4), and seeing a message that goes round in circles (section 6.3)."""
+
+from __future__ import annotations
+
+import re
+from email.utils import formatdate
+from typing import Final
+
+from twisted_mail.services import Envelope, Peer
+
+__all__ = ["HopCount", "received_field", "return_path_field"]
+
+_unsafe = re.compile(r"[\x00-\x20\x7f()<>\\;,\"]")
+_received = re.compile(rb"^received[ \t]*:", re.MULTILINE | re.IGNORECASE)
+ENOUGH: Final = 64
+"""Octets of a line in which its field name has surely come."""
+
+
+def return_path_field(sender: str) -> bytes:
+    """``Return-Path`` for final delivery."""
+    return f"Return-Path: <{sender}>\r\n".encode()
+
+
+def _literal(peer: Peer) -> str:
+    """The peer's address as an address-literal (RFC 5321 section 4.1.3)."""
+    if ":" in peer.address:
+        return f"[IPv6:{peer.address.partition('%')[0]}]"
+    return f"[{peer.address}]"
+
+
+def received_field(envelope: Envelope, *, hostname: str, id: str, seconds: float) -> bytes:
+    """The ``Received`` field of one message, folded; *seconds* since 1970 is when it came.
+
+    ``for`` is there only with a single recipient, so that nobody learns of another one (section 7.2).
+    """
+    helo = _unsafe.sub("?", envelope.helo) or "unknown"
+    peer = envelope.peer
+    lines = [f"Received: from {helo}" + (f" ({_literal(peer)})" if peer.address else "")]
+    if peer.secure and peer.tls_description:
+        lines.append(f"(using {_unsafe_comment(peer.tls_description)})")
+    lines.append(f"by {hostname} with {envelope.protocol} id {id}")
+    if len(envelope.recipients) == 1 and "@" in envelope.recipients[0].address:
+        lines.append(f"for <{envelope.recipients[0].address}>")
+    lines[-1] += ";"
+    lines.append(formatdate(seconds, localtime=True))
+    return ("\r\n\t".join(lines) + "\r\n").encode()
+
+
+def _unsafe_comment(text: str) -> str:
+    return re.sub(r"[^ -'*-\[\]-~]", "?", text)
+
+
+class HopCount:
+    """Counts the Received fields of a header as it comes."""
+
+    __slots__ = ("_done", "_line", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._line = b""
+        """The line that has begun; of one that was looked at already only a stand-in."""
+        self._done = False
+
+    def feed(self, chunk: bytes) -> None:
+        """The next octets of the message."""
+        if self._done:
+            return
+        text = self._line + chunk
+        if text.startswith(b"\r\n"):
+            self._done = True
+            return
+        end = text.find(b"\r\n\r\n")
+        if end >= 0:
+            self._done = True
+            text = text[:end]
+        else:
+            end = text.rfind(b"\n") + 1
+            self._line = text[end:]
+            text = text[:end]
+            if len(self._line) > ENOUGH:
+                self.count += len(_received.findall(self._line))
+                self._line = b"x\r" if self._line.endswith(b"\r") else b"x"
+        self.count += len(_received.findall(text))
