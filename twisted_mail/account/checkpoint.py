@@ -31,6 +31,7 @@ __all__ = [
     "decode_head",
     "delivered_chunks",
     "stale_mailboxes",
+    "thinned",
 ]
 
 T = TypeVar("T")
@@ -180,6 +181,19 @@ def changed_chunks(
             continue
         kept[name] = written
     return changed, kept
+
+
+def thinned(history: tuple[tuple[int, int], ...], horizon: int) -> tuple[tuple[int, int], ...]:
+    """Of (modseq, milliseconds): one an hour within the retention window, and the newest that lies before *horizon*."""
+    before = [item for item in history if item[1] <= horizon][-1:]
+    within: list[tuple[int, int]] = []
+    for item in history:
+        if item[1] > horizon:
+            if len(within) > 1 and item[1] - within[-2][1] < 3_600_000:
+                within[-1] = item
+            else:
+                within.append(item)
+    return (*before, *within)
 
 
 def _encode_head(state: AccountState, history: tuple[tuple[int, int], ...]) -> bytes:

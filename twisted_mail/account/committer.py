@@ -26,13 +26,15 @@ from twisted_mail.account.checkpoint import (
     decode_head,
     delivered_chunks,
     stale_mailboxes,
+    thinned,
 )
 from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, decode_entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
-from twisted_mail.account.intents import Intent, Plan, Scope
+from twisted_mail.account.intents import Intent, Scope
 from twisted_mail.account.messages import Prepared
 from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
+from twisted_mail.account.waiting import Waiting
 from twisted_mail.services import PreparedMessage, StoredMessage
 from twisted_mail.storage.interfaces import Checkpoint, Conflict, NewEntry, StorageError, Trimmed, Unavailable
 from twisted_mail.storage.interfaces import Refused as StoreRefused
@@ -50,37 +52,6 @@ MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
 
-class _Waiting:
-    """An intent in the queue, and who waits for it."""
-
-    __slots__ = ("done", "intent", "plan", "proposed", "timer")
-
-    def __init__(self, intent: Intent[Any]) -> None:
-        self.intent = intent
-        self.plan = Plan()
-        self.proposed = False
-        self.timer: Any = None
-        self.done: Deferred[Any] = Deferred(self._cancelled)
-
-    def _cancelled(self, done: Deferred[Any]) -> None:
-        """Whoever waited has gone; an intent that was proposed goes on without it."""
-        self._stop_timer()
-
-    def succeed(self, value: Any) -> None:
-        self._stop_timer()
-        if not self.done.called:
-            self.done.callback(value)
-
-    def fail(self, error: BaseException) -> None:
-        self._stop_timer()
-        if not self.done.called:
-            self.done.errback(error)
-
-    def _stop_timer(self) -> None:
-        if self.timer is not None and self.timer.active():
-            self.timer.cancel()
-
-
 class OpenAccount:
     """Implements `services.Account`."""
 
@@ -91,7 +62,7 @@ class OpenAccount:
         self._id = account
         self._state = AccountState()
         self._lock = DeferredLock()
-        self._queue: deque[_Waiting] = deque()
+        self._queue: deque[Waiting] = deque()
         self._running = False
         self._refreshing = False
         self._watchers: list[Callable[[ModSeq], None]] = []
@@ -282,7 +253,7 @@ class OpenAccount:
             raise AccountUnavailable("the account has been closed")
         if len(self._queue) >= MAX_WAITING:
             raise AccountUnavailable("too many changes of this account are waiting")
-        waiting = _Waiting(intent)
+        waiting = Waiting(intent)
         waiting.timer = self._service.clock.callLater(self._service.settings.commit_seconds, self._too_late, waiting)
         self._queue.append(waiting)
         if not self._running:
@@ -291,7 +262,7 @@ class OpenAccount:
         result: R = await waiting.done
         return result
 
-    def _too_late(self, waiting: _Waiting) -> None:
+    def _too_late(self, waiting: Waiting) -> None:
         if waiting.proposed:
             waiting.fail(OutcomeUnknown("the change could not be confirmed in time"))
         else:
@@ -312,7 +283,7 @@ class OpenAccount:
         while self._queue:
             await self._lock.acquire()
             before = self._state.modseq
-            group: list[_Waiting] = []
+            group: list[Waiting] = []
             try:
                 group = self._take_group()
                 again = await self._commit_group(group)
@@ -337,9 +308,9 @@ class OpenAccount:
         self._running = False
         self._now_quiet()
 
-    def _take_group(self) -> list[_Waiting]:
+    def _take_group(self) -> list[Waiting]:
         """The longest prefix of the queue whose scopes do not meet; empty where all have given up waiting."""
-        group: list[_Waiting] = []
+        group: list[Waiting] = []
         scopes: list[Scope] = []
         while self._queue and len(group) < MAX_GROUP:
             scope = self._queue[0].intent.scope()
@@ -349,11 +320,11 @@ class OpenAccount:
             group.append(self._queue.popleft())
         return group
 
-    async def _commit_group(self, group: list[_Waiting]) -> list[_Waiting]:
+    async def _commit_group(self, group: list[Waiting]) -> list[Waiting]:
         """Run, append, apply, answer. Returns those that must run again on a newer state."""
         await self._prepare(group)
-        proposals: list[_Waiting] = []
-        settled: list[tuple[_Waiting, Refused | None]] = []
+        proposals: list[Waiting] = []
+        settled: list[tuple[Waiting, Refused | None]] = []
         for waiting in group:
             if waiting.done.called:
                 continue
@@ -381,7 +352,7 @@ class OpenAccount:
                 waiting.succeed(waiting.intent.result(self._state, waiting.plan, None))
         return []
 
-    async def _prepare(self, group: Sequence[_Waiting]) -> None:
+    async def _prepare(self, group: Sequence[Waiting]) -> None:
         """Load what the intents of *group* need before they run."""
         for waiting in group:
             for id in waiting.intent.columns():
@@ -407,7 +378,7 @@ class OpenAccount:
             self._known_deliveries = (self._base, found)
         return self._known_deliveries[1]
 
-    async def _append(self, proposals: list[_Waiting]) -> bool:
+    async def _append(self, proposals: list[Waiting]) -> bool:
         """Propose the plans; True when they must run again. Applies and answers those that came to stand."""
         expected = self._state.modseq
         now = int(self._service.wall() * 1000)
@@ -446,7 +417,7 @@ class OpenAccount:
         return False
 
     def _answer(
-        self, proposals: list[_Waiting], entries: list[Entry], encoded: list[NewEntry], expected: ModSeq
+        self, proposals: list[Waiting], entries: list[Entry], encoded: list[NewEntry], expected: ModSeq
     ) -> None:
         """Our entries stand right above *expected*: apply them, and answer those who wait for them."""
         if self._state.modseq != expected:
@@ -525,7 +496,8 @@ class OpenAccount:
         state = self._state
         now = int(self._service.wall() * 1000)
         modseq = state.modseq
-        history = self._thinned((*self._history, (int(modseq), now)), now)
+        horizon = now - int(self._service.settings.retention_seconds * 1000)
+        history = thinned((*self._history, (int(modseq), now)), horizon)
         today = now // (DAY_SECONDS * 1000)
         changed, kept = changed_chunks(state, self._base, self._manifest, history, today)
         try:
@@ -541,23 +513,9 @@ class OpenAccount:
             state.delivered.clear()
         self._tail_entries = max(0, state.modseq - self._base)
         self._tail_bytes = 0
-        await self._trim(now)
+        await self._trim(horizon)
 
-    def _thinned(self, history: tuple[tuple[int, int], ...], now: int) -> tuple[tuple[int, int], ...]:
-        """One checkpoint an hour within the retention window, and the newest that lies before it."""
-        horizon = now - int(self._service.settings.retention_seconds * 1000)
-        before = [item for item in history if item[1] <= horizon][-1:]
-        within: list[tuple[int, int]] = []
-        for item in history:
-            if item[1] > horizon:
-                if len(within) > 1 and item[1] - within[-2][1] < 3_600_000:
-                    within[-1] = item
-                else:
-                    within.append(item)
-        return (*before, *within)
-
-    async def _trim(self, now: int) -> None:
-        horizon = now - int(self._service.settings.retention_seconds * 1000)
+    async def _trim(self, horizon: int) -> None:
         old = [modseq for modseq, made in self._history if made <= horizon]
         if old:
             await self._service.log.trim(self._id, ModSeq(old[-1]))

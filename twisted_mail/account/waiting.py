@@ -1,0 +1,42 @@
+"""An intent in an account's queue, and who waits for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+
+from twisted_mail.account.intents import Intent, Plan
+
+__all__ = ["Waiting"]
+
+
+class Waiting:
+    """An intent in the queue, and who waits for it."""
+
+    __slots__ = ("done", "intent", "plan", "proposed", "timer")
+
+    def __init__(self, intent: Intent[Any]) -> None:
+        self.intent = intent
+        self.plan = Plan()
+        self.proposed = False
+        self.timer: Any = None
+        self.done: Deferred[Any] = Deferred(self._cancelled)
+
+    def _cancelled(self, done: Deferred[Any]) -> None:
+        """Whoever waited has gone; an intent that was proposed goes on without it."""
+        self._stop_timer()
+
+    def succeed(self, value: Any) -> None:
+        self._stop_timer()
+        if not self.done.called:
+            self.done.callback(value)
+
+    def fail(self, error: BaseException) -> None:
+        self._stop_timer()
+        if not self.done.called:
+            self.done.errback(error)
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None and self.timer.active():
+            self.timer.cancel()
