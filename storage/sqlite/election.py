@@ -120,9 +120,13 @@ class Writers:
                 return
             except _NobodyWrites as error:
                 if self._reactor.seconds() >= deadline:
+                    self._stopped = True
                     raise Unavailable(
                         f"{self._place.lock} is locked, but the process that holds it does not answer: {error}"
                     ) from error
+            except BaseException:
+                self._stopped = True
+                raise
             await self._sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT)
 

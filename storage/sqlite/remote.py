@@ -159,6 +159,7 @@ class Link(FrameProtocol):
         self._waiting: dict[int, Deferred[Any]] = {}
         self._number = 0
         self._up = False
+        self._why = "the writer did not greet"
         self.ready: Deferred[None] = Deferred(lambda deferred: self.transport.abortConnection())  # type: ignore[union-attr]
         """Fires when the writer has answered the greeting; fails with LinkLost."""
 
@@ -198,7 +199,7 @@ class Link(FrameProtocol):
             self._moved(frame[1], frame[2])
         elif kind == HELLO:
             if frame[1] != VERSION:
-                raise ValueError(f"the process that writes speaks version {frame[1]}, this one {VERSION}")
+                raise ValueError("the process that writes is of another version of the suite: stop it first")
             self._up = True
             self.ready.callback(None)
         elif kind in (ANSWER, FAILURE):
@@ -212,6 +213,7 @@ class Link(FrameProtocol):
 
     def lost_sync(self, why: str) -> None:
         self._log.error("the process that writes the database is not understood: {why}", why=why)
+        self._why = why
         super().lost_sync(why)
 
     def close(self) -> None:
@@ -223,7 +225,7 @@ class Link(FrameProtocol):
         waiting, self._waiting = self._waiting, {}
         self._lost(self)
         if not self.ready.called:
-            self.ready.errback(LinkLost("the writer did not greet"))
+            self.ready.errback(LinkLost(self._why))
         for done in waiting.values():
             if not done.called:
                 done.errback(LinkLost("the writer has gone"))

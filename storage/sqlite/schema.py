@@ -13,11 +13,14 @@ __all__ = ["MIGRATIONS", "VERSION", "migrate", "open_reader", "open_writer", "tr
 
 # Clustered tables (WITHOUT ROWID) keep what belongs to one account together, so a mailbox is one range. A row's first
 # 2,030 octets lie in the tree at this page size, what is longer in overflow pages that are read only when a column in
-# them is asked for: columns are ordered by how many rows at a time they are wanted for.
+# them is asked for: columns are ordered by how many rows at a time they are wanted for. Measured with mail of 11.9 KB
+# a row (packed): 16.2 KB of file at pages of 4 KiB, 16.5 at 8, 20.0 at 16; a scan of a narrow column over 50,000 rows
+# takes 1.4-2.1 us a row at 8 KiB, 2.5 at 4; of a packed one 10-12 us, nearly all of it unpacking.
 PAGE_SIZE: Final = 8192
 CHECKPOINT_PAGES: Final = 2000
 """Pages of write-ahead log (16 MiB) after which the writer copies them into the file."""
 MMAP_BYTES: Final = 1 << 30
+"""For readers, whose scans it makes a quarter faster. Not for the writer: a disk that fails under a mapping kills."""
 BUSY_MILLISECONDS: Final = 5000
 
 MIGRATIONS: Final[Mapping[int, str]] = {
@@ -122,11 +125,11 @@ def translate(error: sqlite3.Error, *, committing: bool = False) -> StorageError
     return Unavailable(str(error)) if committing else StorageError(f"{type(error).__name__}: {error}")
 
 
-def _connect(path: Path, cache_kib: int) -> sqlite3.Connection:
+def _connect(path: Path, cache_kib: int, mmap_bytes: int) -> sqlite3.Connection:
     db = sqlite3.connect(
         path, timeout=BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False, cached_statements=256
     )
-    db.execute(f"PRAGMA mmap_size = {MMAP_BYTES}")
+    db.execute(f"PRAGMA mmap_size = {mmap_bytes}")
     db.execute(f"PRAGMA cache_size = -{cache_kib}")
     db.execute("PRAGMA temp_store = MEMORY")
     return db
@@ -139,7 +142,7 @@ def open_writer(path: Path, max_bytes: int | None = None) -> sqlite3.Connection:
     """
     db: sqlite3.Connection | None = None
     try:
-        db = _connect(path, 65_536)
+        db = _connect(path, 65_536, 0)
         db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         if db.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
             raise StorageError(f"{path}: the file system does not allow a write-ahead log")
@@ -165,7 +168,7 @@ def open_reader(path: Path) -> sqlite3.Connection:
     """Open *path* for reading only. Raises: sqlite3.Error."""
     if not path.exists():
         raise sqlite3.OperationalError(f"{path} does not exist")
-    db = _connect(path, 16_384)
+    db = _connect(path, 16_384, MMAP_BYTES)
     db.execute("PRAGMA query_only = 1")
     return db
 

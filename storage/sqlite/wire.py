@@ -15,6 +15,8 @@ from typing import Any, Final
 from msgspec import MsgspecError, msgpack
 from twisted.internet.protocol import Protocol
 
+from twisted_mail.storage.sqlite import schema
+
 __all__ = [
     "ANSWER",
     "COUNT",
@@ -28,7 +30,8 @@ __all__ = [
     "reachable",
 ]
 
-VERSION: Final = 1
+VERSION: Final = (1 << 16) + schema.VERSION
+"""Of these frames, and of the tables: processes of two versions of the suite must not share a database."""
 HELLO: Final = 0
 """``[0, version, client]``, both ways; the client's name is 16 octets of its choice, the writer's is empty."""
 REQUEST: Final = 1

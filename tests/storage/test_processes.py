@@ -7,16 +7,19 @@ import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.endpoints import UNIXClientEndpoint, connectProtocol
 from twisted.internet.error import ProcessDone, ProcessTerminated
-from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.protocol import ProcessProtocol, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tests.storage.engines import EngineCase
 from twisted_mail.storage.interfaces import Conflict, NewEntry, Refused, Unavailable
 from twisted_mail.storage.sqlite import SQLiteEngine
+from twisted_mail.storage.sqlite.wire import HELLO, FrameProtocol
 from twisted_mail.storage.testing.base import fails
 from twisted_mail.storage.testing.log import new_entries
 from twisted_mail.values import AccountId, EntryId, ModSeq
@@ -63,6 +66,23 @@ class Second(ProcessProtocol):
     def acknowledged(self) -> list[tuple[AccountId, int, EntryId]]:
         words = [line.split() for line in self.lines]
         return [(AccountId.parse(w[0]), int(w[1]), EntryId.parse(w[2])) for w in words if len(w) == 3]
+
+
+class Older(FrameProtocol):
+    """A writer of another version."""
+
+    def frame_received(self, frame: list[Any]) -> None:
+        self.send(HELLO, 1, b"")
+
+
+class Stranger(Protocol):
+    """Somebody who connects and speaks something else."""
+
+    def __init__(self, gone: Deferred[None]) -> None:
+        self._gone = gone
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone.callback(None)
 
 
 class ProcessCase(EngineCase):
@@ -194,6 +214,32 @@ class TwoProcessTests(ProcessCase):
         self.assertEqual(await engine.account_log.head(account), 1 if stands else 0)
         await pending
         self.assertEqual(await engine.account_log.head(account), 1 if stands else 0)
+
+    async def test_processes_of_two_versions_do_not_share_a_database(self) -> None:
+        folder, account = self.folder(), AccountId.new()
+        engine = await self.sqlite(folder)
+        newer = SQLiteEngine(folder / "mail.sqlite", self.context(folder), patience=0.1)
+        hub = engine.writers._hub
+        assert hub is not None
+        with patch.object(hub, "buildProtocol", lambda address: Older()):
+            error = await fails(Unavailable, newer.start())
+        self.assertTrue("another version" in str(error), str(error))
+        self.assertEqual(await engine.account_log.append(account, ModSeq(0), new_entries(1)), 1)
+
+    async def test_what_is_no_frame_ends_that_connection_only(self) -> None:
+        folder, account = self.folder(), AccountId.new()
+        engine = await self.sqlite(folder)
+        other = await self.sqlite(folder)
+        for noise in (b"GET / HTTP/1.1\r\n\r\n", b"\x00\x00\x00\x02ab", b"\x00\x00\x00\x03\x92\x07\xc0", b"\xff" * 9):
+            gone: Deferred[None] = Deferred()
+            stranger = Stranger(gone)
+            endpoint = UNIXClientEndpoint(self.reactor, str(folder / "writer.sock"))
+            await connectProtocol(endpoint, stranger)
+            assert stranger.transport is not None
+            stranger.transport.write(noise)
+            await gone
+        self.assertEqual(await other.account_log.append(account, ModSeq(0), new_entries(1)), 1)
+        self.assertEqual(await engine.account_log.append(account, ModSeq(1), new_entries(1)), 2)
 
     async def test_the_socket_and_its_name_may_be_long(self) -> None:
         folder = self.folder() / ("long" * 30)
