@@ -39,10 +39,11 @@ async def _find(store: Store, text: str) -> Alias:
 async def add(store: Store, address: str, targets: tuple[str, ...], replace: bool) -> None:
     """Make ADDRESS stand for each TARGET; @DOMAIN takes what no user and no other alias does.
 
-    A target may be a user, another alias, or (once mail is relayed) an address elsewhere.
+    A target may be a user, another alias, or (once mail is relayed) an address elsewhere; of a catch-all also
+    @OTHERDOMAIN, which keeps the local part.
     """
     wanted = check_address(address, catch_all=True)
-    new = Alias(wanted, tuple(dict.fromkeys(check_address(target) for target in targets)))
+    new = Alias(wanted, tuple(dict.fromkeys(check_address(target, catch_all=wanted.startswith("@")) for target in targets)))
     if new.address in new.targets:
         raise Problem(Status.USAGE, "usage", f"{new.address} cannot stand for itself")
     directory = store.directory
@@ -52,7 +53,7 @@ async def add(store: Store, address: str, targets: tuple[str, ...], replace: boo
     out = the_invocation().out
     for target in new.targets:
         local = await directory.domain(target.rpartition("@")[2]) is not None
-        if local and await directory.account_by_address(target) is None and await directory.alias(target) is None:
+        if local and not target.startswith("@") and await directory.account_by_address(target) is None and await directory.alias(target) is None:
             out.note(f"note: there is no user and no alias {target} yet")
     try:
         await directory.add_alias(new)

@@ -111,15 +111,12 @@ async def look_inside(reactor: Any, configuration: Configuration) -> list[Findin
     elif not users:
         findings.append(Finding("storage.users", "warning", "there is no user", "mailctl user add"))
     addresses = {user.address for user in users} | {alias.address for alias in aliases}
-    for domain in domains:
-        wanted = {f"postmaster@{domain.name}", f"@{domain.name}"}
-        if users and not wanted & addresses:
-            findings.append(Finding("storage.postmaster", "warning", f"{domain.name} has no postmaster (RFC 5321 section 4.5.1)",
-                                    f"mailctl alias add postmaster@{domain.name} TARGET"))  # fmt: skip
     for alias in aliases:
         for target in alias.targets:
             local = any(target.endswith("@" + domain.name) for domain in domains)
-            if local and target not in addresses and f"@{target.rpartition('@')[2]}" not in addresses:
+            if target.startswith("@") or not local:
+                continue
+            if target not in addresses and f"@{target.rpartition('@')[2]}" not in addresses:
                 text = f"alias {alias.address} stands for {target}, which is nobody"
                 remedy = f"mailctl user add {target}, or mailctl alias add --replace {alias.address} TARGET"
                 findings.append(Finding("storage.alias", "warning", text, remedy))

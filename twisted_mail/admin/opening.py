@@ -7,17 +7,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from twisted_mail.account.service import AccountService, AccountSettings
-from twisted_mail.account.tree import NewMailbox
+from twisted_mail.account.service import AccountService
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.services import Account
-from twisted_mail.storage import Backend, open_backend
-from twisted_mail.storage.interfaces import AccountRecord, Directory, EngineContext
+from twisted_mail.storage import Backend
+from twisted_mail.storage.interfaces import AccountRecord, Directory
 from twisted_mail.tap.service import prepare_data
 from twisted_mail.tap.settings import Configuration
+from twisted_mail.tap.stores import open_stores
 from twisted_mail.values import canonical_address, canonical_domain
 
-__all__ = ["Store", "account_settings", "backend_of", "check_address", "check_domain", "embedded", "opened"]
+__all__ = ["Store", "check_address", "check_domain", "embedded", "opened"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,36 +98,12 @@ def embedded(configuration: Configuration) -> bool:
     return configuration.storage.metadata.partition("?")[0] in ("sqlite:", "sqlite")
 
 
-def account_settings(configuration: Configuration) -> AccountSettings:
-    """What the server is told about accounts."""
-    mailboxes = (
-        NewMailbox(name="INBOX"),
-        *(
-            NewMailbox(name=name, special_use=("\\" + use.capitalize(),) if use else ())
-            for name, use in configuration.account.mailboxes.items()
-        ),
-    )
-    return AccountSettings(default_mailboxes=mailboxes, retention_seconds=configuration.account.retention)
-
-
-def backend_of(reactor: Any, configuration: Configuration) -> Backend:
-    """The stores, not started. Raises Problem."""
-    storage = configuration.storage
-    urls = {
-        role: url
-        for role in ("metadata", "blobs", "messaging", "queue", "bus", "cache")
-        if (url := getattr(storage, role))
-    }
-    options = {"readers": str(configuration.threads.storage)}
-    try:
-        return open_backend(urls, EngineContext(reactor, configuration.data, options))
-    except (ValueError, ImportError) as error:
-        raise Problem(Status.FAILED, "storage", f"storage: {error}") from error
-
-
 @asynccontextmanager
 async def opened(reactor: Any, configuration: Configuration, *, create: bool = False) -> AsyncIterator[Store]:
-    """The store, started, and stopped again. *create*: makes the data folder where there is none. Raises Problem."""
+    """The store, started, and stopped again. *create*: makes the data folder where there is none.
+
+    Raises Problem, StartError.
+    """
     if not create and embedded(configuration) and not (configuration.data / "mail.sqlite").exists():
         raise Problem(
             Status.NOT_FOUND,
@@ -136,21 +112,9 @@ async def opened(reactor: Any, configuration: Configuration, *, create: bool = F
             "`mailctl init` or `mailctl domain add`",
         )
     prepare_data(configuration.data)
-    backend = backend_of(reactor, configuration)
-    await backend.start()
+    stores = open_stores(reactor, configuration)
+    await stores.start()
     try:
-        accounts = AccountService(
-            log=backend.account_log,
-            messages=backend.messages,
-            blobs=backend.blobs,
-            leases=backend.leases,
-            bus=backend.bus,
-            clock=reactor,
-            settings=account_settings(configuration),
-        )
-        try:
-            yield Store(configuration, backend, accounts, reactor)
-        finally:
-            await accounts.stop()
+        yield Store(configuration, stores.backend, stores.accounts, reactor)
     finally:
-        await backend.stop()
+        await stores.stop()

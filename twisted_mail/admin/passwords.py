@@ -69,7 +69,7 @@ def choose(*, stdin: bool, generated: bool, needed: bool = True) -> Chosen | Non
     if generated:
         return Chosen(generate(), generated=True)
     if stdin:
-        return Chosen(_checked(click.get_text_stream("stdin").readline().rstrip("\r\n")))
+        return Chosen(_checked(sys.stdin.readline().rstrip("\r\n")))
     if not needed:
         return None
     if not sys.stdin.isatty():
