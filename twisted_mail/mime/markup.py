@@ -21,15 +21,43 @@ _BLOCKS: Final = """address article aside blockquote body br caption center dd d
 _BREAK: Final = {slash + form: "\n" for name in _BLOCKS for form in (name, name.upper()) for slash in ("", "/")}
 
 
+_AT_ONCE: Final = 1 << 19
+"""Characters: a list of tags and words costs some twenty times its text."""
+
+
 def html_text(html: str) -> str:
     """The visible text, a line for each block, white space collapsed as a browser does."""
     if "<" in html:
-        pieces = _TAG.split(" ".join(_HIDDEN.sub(" ", html).split()))
-        # Odd places hold the names of tags: those of blocks end a line, those inside a line leave nothing.
-        pieces[1::2] = [_BREAK.get(name, "") for name in pieces[1::2]]
-        html = "".join(pieces)
-    else:
-        html = " ".join(html.split())
-    if "&" in html:
-        html = unescape(html)
-    return "\n".join([line for piece in html.split("\n") if (line := piece.strip())])
+        html = _HIDDEN.sub(" ", html)
+    if len(html) <= _AT_ONCE:
+        return _lines(_inline(html))
+    pieces: list[str] = []
+    at = 0
+    while at < len(html):
+        end = at + _AT_ONCE
+        if end < len(html):
+            tag = html.rfind("<", at + 1, end)
+            end = tag if tag > 0 else end
+        piece = html[at:end]
+        text = _inline(piece)
+        # What parts the text of one slice from that of the next must not be stripped with the edges.
+        before = "\n" if text.startswith("\n") else ""
+        after = "\n" if text.endswith("\n") else " " if piece[-1].isspace() else ""
+        pieces += (before, _lines(text), after)
+        at = end
+    return "".join(pieces)
+
+
+def _inline(html: str) -> str:
+    """Without tags: those of blocks leave an end of line, those inside a line nothing."""
+    if "<" not in html:
+        return " ".join(html.split())
+    pieces = _TAG.split(" ".join(html.split()))
+    pieces[1::2] = [_BREAK.get(name, "") for name in pieces[1::2]]
+    return "".join(pieces)
+
+
+def _lines(text: str) -> str:
+    if "&" in text:
+        text = unescape(text)
+    return "\n".join([line for piece in text.split("\n") if (line := piece.strip())])

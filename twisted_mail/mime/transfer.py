@@ -22,6 +22,10 @@ _FULL_LINE: Final = re.compile(rb"[^\r\n]++")
 _PAD: Final = re.compile(rb"=+")
 
 
+_LONG_LINE: Final = 64 * 1024
+_AT_ONCE: Final = 256 * 1024
+
+
 class UnknownEncoding(ValueError):
     """A Content-Transfer-Encoding that is not known; BINARY answers it with UNKNOWN-CTE (RFC 3516 section 4.3)."""
 
@@ -31,7 +35,11 @@ def decode_transfer(encoding: str, data: bytes) -> bytes:
     if encoding in IDENTITY:
         return data
     decoder = TransferDecoder(encoding)
-    return decoder.feed(data) + decoder.close()
+    if len(data) <= _AT_ONCE:
+        return decoder.feed(data) + decoder.close()
+    # Garbage makes lists of tiny pieces: not of all of it at once.
+    pieces = [decoder.feed(data[at : at + _AT_ONCE]) for at in range(0, len(data), _AT_ONCE)]
+    return b"".join(pieces) + decoder.close()
 
 
 class TransferDecoder:
@@ -58,9 +66,9 @@ class TransferDecoder:
         data = self._rest + data
         # Whole lines only: a soft line break and white space before a line end need the line to be seen.
         cut = data.rfind(b"\n") + 1
-        if not cut and len(data) > _LONG_LINE and not self._uu:
+        if not cut and len(data) > _LONG_LINE:
             # A line without end: leave what may belong to an escape, or to white space before a line end.
-            cut = _cut_of_long_line(data)
+            cut = len(data) if self._uu or len(data) > 16 * _LONG_LINE else _cut_of_long_line(data)
         self._rest = data[cut:]
         return self._lines(data[:cut]) if cut else b""
 
@@ -111,9 +119,6 @@ class TransferDecoder:
                     except binascii.Error:
                         continue
         return b"".join(decoded)
-
-
-_LONG_LINE: Final = 64 * 1024
 
 
 def _cut_of_long_line(data: bytes) -> int:
