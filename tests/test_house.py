@@ -12,11 +12,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-EVERYONE = {"values", "services"}
+EVERYONE = {"values", "services", "tls_info"}
 PROTOCOLS = {"imap", "pop3", "smtp", "sieve", "jmap"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
+    "tls_info": set(),
     "services": {"account"},  # only to name types, under TYPE_CHECKING
     "mime": set(),
     "account": {"storage.interfaces", "mime"},
