@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from twisted_mail.services import AuthenticationFailed, MailRefused, Refusal
+from twisted_mail.services import AuthenticationFailed, MailRefused, Outcome, Refusal
+from twisted_mail.smtp.wire import LineFault
 
-__all__ = ["AUTHENTICATION", "REFUSALS", "Reply", "authentication_failed", "lines", "refused"]
+__all__ = [
+    "AUTHENTICATION",
+    "GOODBYE",
+    "GO_ON",
+    "IDLE",
+    "LINE_FAULTS",
+    "OK",
+    "ORDER",
+    "RECIPIENT_OK",
+    "REFUSALS",
+    "SENDER_OK",
+    "SHUTTING_DOWN",
+    "TOO_MANY_ERRORS",
+    "UTF8_NEEDED",
+    "Reply",
+    "authentication_failed",
+    "for_all",
+    "for_one",
+    "lines",
+    "refused",
+]
 
 TEXT_BYTES: Final = 400
 """A reply line has at most 512 octets (section 4.5.3.1.5); texts may quote an address, so they are cut."""
@@ -45,6 +66,22 @@ def lines(code: int, texts: list[str], enhanced: str = "") -> bytes:
         f"{code}{' ' if at == last else '-'}{prefix}{text}\r\n" for at, text in enumerate(texts)
     ).encode("ascii", "replace")
 
+
+OK: Final = Reply(250, "2.0.0", "Ok").encode()
+SENDER_OK: Final = Reply(250, "2.1.0", "Sender ok").encode()
+RECIPIENT_OK: Final = Reply(250, "2.1.5", "Recipient ok").encode()
+GO_ON: Final = Reply(354, "", "End the message with <CRLF>.<CRLF>").encode()
+GOODBYE: Final = Reply(221, "2.0.0", "Goodbye").encode()
+ORDER: Final = Reply(503, "5.5.1", "Bad sequence of commands")
+UTF8_NEEDED: Final = Reply(553, "5.6.7", "An address that is not ASCII needs SMTPUTF8")
+TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors, closing the connection")
+SHUTTING_DOWN: Final = Reply(421, "4.3.2", "The server is shutting down, try again later")
+IDLE: Final = Reply(421, "4.4.2", "Nothing came for too long, closing the connection")
+LINE_FAULTS: Final = {
+    LineFault.TOO_LONG: Reply(500, "5.5.2", "Line too long"),
+    LineFault.BARE: Reply(500, "5.5.2", "Lines must end with CR LF, and have neither alone"),
+    LineFault.ENDLESS: Reply(421, "4.5.0", "Line without an end, closing the connection"),
+}
 
 # The permanent and the temporary form of each refusal.
 REFUSALS: Final[Mapping[Refusal, tuple[tuple[int, str], tuple[int, str]]]] = {
@@ -88,3 +125,23 @@ def authentication_failed(error: AuthenticationFailed) -> Reply:
     if error.temporary and code >= 500:
         code, enhanced = AUTHENTICATION["unavailable"]
     return Reply(code, enhanced, error.text)
+
+
+def for_one(outcome: Outcome) -> Reply:
+    """LMTP: the reply for one recipient (RFC 2033 section 4.2)."""
+    if outcome.refused is not None:
+        return refused(outcome.refused)
+    return Reply(250, "2.1.5", f"<{outcome.recipient.address}> delivered")
+
+
+def for_all(outcomes: Sequence[Outcome]) -> Reply:
+    """SMTP: one reply for all recipients, and 250 only if each has the message.
+
+    If some failed for now, the client is to come back with all: those that have it get it twice, which is better than
+    mail that is lost. If some failed for ever and none for now, the sender is told that it failed.
+    """
+    failed = [refused(outcome.refused) for outcome in outcomes if outcome.refused is not None]
+    if not failed:
+        first = outcomes[0].delivery
+        return Reply(250, "2.0.0", f"Accepted as {first}" if first is not None else "Accepted")
+    return next((reply for reply in failed if reply.temporary), failed[0])

@@ -8,7 +8,7 @@ batch (RFC 2920 section 3.2). When `tls_requested` is set after that, the handsh
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,38 +18,38 @@ from twisted_mail.services import (
     Identity,
     Intake,
     MailRefused,
-    Outcome,
     Peer,
     Recipient,
 )
 from twisted_mail.smtp import commands as c
 from twisted_mail.smtp.body import BARE_LINE_ENDS, FAILED, Body
 from twisted_mail.smtp.completion import Author, HeaderCompletion
+from twisted_mail.smtp.extensions import extensions, protocol_keyword
 from twisted_mail.smtp.login import Login
 from twisted_mail.smtp.parser import parse_command
 from twisted_mail.smtp.profiles import Limits, Profile
-from twisted_mail.smtp.replies import Reply, lines, refused
+from twisted_mail.smtp.replies import (
+    GO_ON,
+    GOODBYE,
+    IDLE,
+    LINE_FAULTS,
+    OK,
+    ORDER,
+    RECIPIENT_OK,
+    SENDER_OK,
+    SHUTTING_DOWN,
+    TOO_MANY_ERRORS,
+    UTF8_NEEDED,
+    Reply,
+    for_all,
+    for_one,
+    lines,
+    refused,
+)
 from twisted_mail.smtp.states import ANYTIME, NEXT, State
 from twisted_mail.smtp.wire import DotStuffed, Input, LineEnds, LineFault
 
 __all__ = ["Session"]
-
-_RSET: Final = Reply(250, "2.0.0", "Ok").encode()
-_MAIL: Final = Reply(250, "2.1.0", "Sender ok").encode()
-_RCPT: Final = Reply(250, "2.1.5", "Recipient ok").encode()
-_DATA: Final = b"354 End the message with <CRLF>.<CRLF>\r\n"
-_QUIT: Final = Reply(221, "2.0.0", "Goodbye").encode()
-_ORDER: Final = Reply(503, "5.5.1", "Bad sequence of commands")
-_UTF8_NEEDED: Final = Reply(553, "5.6.7", "An address that is not ASCII needs SMTPUTF8")
-_TOO_MANY_ERRORS: Final = Reply(421, "4.7.0", "Too many errors, closing the connection")
-_SHUTTING_DOWN: Final = Reply(421, "4.3.2", "The server is shutting down, try again later")
-_IDLE: Final = Reply(421, "4.4.2", "Nothing came for too long, closing the connection")
-_LINE_FAULTS: Final = {
-    LineFault.TOO_LONG: Reply(500, "5.5.2", "Line too long"),
-    LineFault.BARE: Reply(500, "5.5.2", "Lines must end with CR LF, and have neither alone"),
-    LineFault.ENDLESS: Reply(421, "4.5.0", "Line without an end, closing the connection"),
-}
-
 
 @dataclass(slots=True)
 class _Chunk:
@@ -58,8 +58,10 @@ class _Chunk:
     size: int
     left: int
     last: bool
-    refusal: Reply | None
+    refusal: Reply | None = None
     """Its octets are only dropped, then this is said."""
+    replies: int = 0
+    """How often; 0: it counts as a bad command."""
 
 
 class Session:
@@ -115,24 +117,6 @@ class Session:
         self.finishing = False
         """A whole message is being made durable: not to be interrupted."""
 
-        self._carry_out: Mapping[type[c.Command], Callable[[Any], Awaitable[None]]] = {
-            c.Ehlo: self._ehlo,
-            c.Helo: self._helo_command,
-            c.Lhlo: self._lhlo,
-            c.Mail: self._mail_command,
-            c.Rcpt: self._rcpt,
-            c.Data: self._data,
-            c.Bdat: self._bdat,
-            c.Rset: self._rset,
-            c.Noop: self._noop,
-            c.Quit: self._quit,
-            c.Vrfy: self._vrfy,
-            c.Expn: self._vrfy,
-            c.Help: self._help,
-            c.StartTLS: self._starttls,
-            c.Auth: self._auth,
-        }
-
     # --- what the driver uses
 
     def greet(self) -> None:
@@ -174,7 +158,7 @@ class Session:
                     return
                 await self._chunk_octets(self._chunk)
             elif self._draining and self._between_transactions:
-                self._close(_SHUTTING_DOWN)
+                self._close(SHUTTING_DOWN)
             else:
                 long = self._login is not None or self._input.starts_with(b"AUTH ")
                 line = self._input.line(self._limits.auth_line_bytes if long else self._limits.line_bytes)
@@ -198,7 +182,7 @@ class Session:
 
     def timed_out(self) -> None:
         """Nothing came for too long (RFC 5321 section 4.5.3.2)."""
-        self._close(_IDLE)
+        self._close(IDLE)
 
     def leave(self) -> None:
         """The connection is gone: whatever fails from now on fails because of that."""
@@ -229,8 +213,8 @@ class Session:
             return await self._login_line(self._login, line)
         if isinstance(line, LineFault):
             if line is LineFault.ENDLESS:
-                return self._close(_LINE_FAULTS[line])
-            return self._bad(_LINE_FAULTS[line])
+                return self._close(LINE_FAULTS[line])
+            return self._bad(LINE_FAULTS[line])
         command = parse_command(line)
         if isinstance(command, c.BadCommand):
             if command.loses_sync:
@@ -244,7 +228,7 @@ class Session:
                 return None
             return self._bad(self._out_of_order(command))
         try:
-            await self._carry_out[kind](command)
+            await _CARRY_OUT[kind](self, command)
         except Exception as error:
             if self._give_up(error):
                 raise
@@ -255,12 +239,12 @@ class Session:
             return Reply(503, "5.5.1", f"Send {'LHLO' if self._profile.lmtp else 'EHLO'} first")
         if self._state is State.MAIL and isinstance(command, (c.Data, c.Bdat)):
             return Reply(503, "5.5.1", "No valid recipients")  # RFC 2033 section 4.2
-        return _ORDER
+        return ORDER
 
     def _bad(self, reply: Reply) -> None:
         self._errors += 1
         if self._limits.bad_commands and self._errors > self._limits.bad_commands:
-            self._close(_TOO_MANY_ERRORS)
+            self._close(TOO_MANY_ERRORS)
         else:
             self._say(reply)
 
@@ -274,70 +258,52 @@ class Session:
     async def _ehlo(self, command: c.Ehlo) -> None:
         if self._profile.lmtp:
             return self._bad(Reply(500, "5.5.1", "This is LMTP: send LHLO"))  # RFC 2033 section 4.1
-        self._greeted(command.domain, extended=True)
+        await self._greeted(command.domain, extended=True)
         return None
 
     async def _lhlo(self, command: c.Lhlo) -> None:
         if not self._profile.lmtp:
             return self._bad(Reply(500, "5.5.1", "This is not LMTP: send EHLO"))
-        self._greeted(command.domain, extended=True)
+        await self._greeted(command.domain, extended=True)
         return None
 
     async def _helo_command(self, command: c.Helo) -> None:
         if self._profile.lmtp:
             return self._bad(Reply(500, "5.5.1", "This is LMTP: send LHLO"))
-        self._greeted(command.domain, extended=False)
+        await self._greeted(command.domain, extended=False)
         return None
 
-    def _greeted(self, domain: str, *, extended: bool) -> None:
+    async def _greeted(self, domain: str, *, extended: bool) -> None:
         self._errors = 0
         self._end_transaction()
+        await self.abandon()  # a message that has begun by BDAT
         self._state = State.GREETED
         self._helo = domain
         self._extended = extended
         if extended:
-            self._output.append(lines(250, [self._hostname, *self._extensions()]))
+            offered = extensions(
+                self._limits,
+                self._peer,
+                tls_available=self._tls_available,
+                authentication=self._authentication if self.identity is None else None,
+            )
+            self._output.append(lines(250, [self._hostname, *offered]))
         else:
             self._say(Reply(250, "", self._hostname))
-
-    def _extensions(self) -> list[str]:
-        """What EHLO lists, in a fixed order."""
-        limits = [f"RCPTMAX={self._limits.recipients}"]  # RFC 9422
-        if self._limits.messages:
-            limits.append(f"MAILMAX={self._limits.messages}")
-        offered = [
-            "PIPELINING",
-            f"SIZE {self._limits.message_bytes}",
-            "8BITMIME",
-            "SMTPUTF8",
-            "CHUNKING",
-            "BINARYMIME",
-            "DSN",
-            "ENHANCEDSTATUSCODES",
-            f"LIMITS {' '.join(limits)}",
-            "HELP",
-        ]
-        if self._authentication is not None and self.identity is None:
-            mechanisms = self._authentication.mechanisms(self._peer)
-            if mechanisms:
-                offered.insert(0, f"AUTH {' '.join(mechanisms)}")
-        if self._tls_available and not self._peer.secure:
-            offered.insert(0, "STARTTLS")
-        return offered
 
     async def _rset(self, command: c.Rset) -> None:
         self._errors = 0
         if self._state is not State.CONNECTED:
             self._end_transaction()
             await self.abandon()
-        self._output.append(_RSET)
+        self._output.append(OK)
 
     async def _noop(self, command: c.Noop) -> None:
         self._errors = 0
-        self._output.append(_RSET)
+        self._output.append(OK)
 
     async def _quit(self, command: c.Quit) -> None:
-        self._output.append(_QUIT)
+        self._output.append(GOODBYE)
         self.closing = True
         self._input.clear()
         await self.abandon()
@@ -376,7 +342,7 @@ class Session:
     async def _login_line(self, login: Login, line: bytes | LineFault) -> None:
         self._login = None
         if line is LineFault.ENDLESS:
-            return self._close(_LINE_FAULTS[line])
+            return self._close(LINE_FAULTS[line])
         await self._login_step(login, login.respond(line))
         return None
 
@@ -409,7 +375,7 @@ class Session:
         if command.size is not None and command.size > limits.message_bytes:
             return self._say(Reply(552, "5.3.4", f"At most {limits.message_bytes} octets are taken"))
         if command.sender is not None and not command.smtputf8 and not command.sender.text.isascii():
-            return self._say(_UTF8_NEEDED)
+            return self._say(UTF8_NEEDED)
         if self._authentication is not None and self.identity is not None:
             address = command.sender.plain if command.sender is not None else ""
             if not await self._authentication.may_send_as(self.identity, address):
@@ -418,14 +384,14 @@ class Session:
         self._messages += 1
         self._mail = command
         self._state = NEXT[self._state, c.Mail]
-        self._output.append(_MAIL)
+        self._output.append(SENDER_OK)
         return None
 
     async def _rcpt(self, command: c.Rcpt) -> None:
         if len(self._recipients) >= self._limits.recipients:
             return self._say(Reply(452, "4.5.3", "Too many recipients"))
         if self._mail is not None and not self._mail.smtputf8 and not command.text.isascii():
-            return self._say(_UTF8_NEEDED)
+            return self._say(UTF8_NEEDED)
         try:
             recipient = await self._intake.recipient(
                 command.text, identity=self.identity, original=command.original, notify=command.notify
@@ -434,13 +400,13 @@ class Session:
             self._refused_recipients += 1
             most = 0 if self._profile.lmtp else self._limits.refused_recipients
             if most and self._refused_recipients > most:
-                return self._close(_TOO_MANY_ERRORS)
+                return self._close(TOO_MANY_ERRORS)
             return self._say(refused(error))
         self._errors = 0
         self._refused_recipients = 0
         self._recipients.append(recipient)
         self._state = NEXT[self._state, c.Rcpt]
-        self._output.append(_RCPT)
+        self._output.append(RECIPIENT_OK)
         return None
 
     def _end_transaction(self) -> None:
@@ -449,15 +415,6 @@ class Session:
         self._dots = None
         if self._state is not State.CONNECTED:
             self._state = State.GREETED
-
-    def _protocol(self, smtputf8: bool) -> str:
-        """The keyword of the Received field (RFC 3848, RFC 6531 section 4.3)."""
-        marks = ("S" if self._peer.secure else "") + ("A" if self.identity is not None else "")
-        if smtputf8:
-            return f"UTF8{'LMTP' if self._profile.lmtp else 'SMTP'}{marks}"
-        if self._profile.lmtp:
-            return f"LMTP{marks}"
-        return f"ESMTP{marks}" if self._extended or marks else "SMTP"
 
     # --- the message
 
@@ -468,7 +425,13 @@ class Session:
             recipients=tuple(self._recipients),
             peer=self._peer,
             helo=self._helo,
-            protocol=self._protocol(mail.smtputf8),
+            protocol=protocol_keyword(
+                self._profile,
+                self._peer,
+                extended=self._extended,
+                authenticated=self.identity is not None,
+                smtputf8=mail.smtputf8,
+            ),
             identity=self.identity,
             size=mail.size,
             body=mail.body,
@@ -503,7 +466,7 @@ class Session:
 
     async def _data(self, command: c.Data) -> None:
         if self._mail is None:
-            return self._bad(_ORDER)
+            return self._bad(ORDER)
         if self._mail.body == "BINARYMIME":
             return self._bad(Reply(503, "5.5.1", "BINARYMIME needs BDAT"))  # RFC 3030 section 3
         refusal = await self._begin(self._mail)
@@ -513,7 +476,7 @@ class Session:
         self._errors = 0
         self._state = NEXT[self._state, c.Data]
         self._dots = DotStuffed(look_for_lone_dots=not self._limits.strict_line_ends)
-        self._output.append(_DATA)
+        self._output.append(GO_ON)
         return None
 
     async def _message_octets(self, dots: DotStuffed) -> None:
@@ -529,7 +492,7 @@ class Session:
             await self._end_of_message(body)
 
     async def _bdat(self, command: c.Bdat) -> None:
-        refusal = None
+        refusal, replies = None, 0
         if self._state is State.RCPT and self._mail is not None:
             try:
                 refusal = await self._begin(self._mail)
@@ -541,8 +504,9 @@ class Session:
             self._errors = 0
             self._state = NEXT[self._state, c.Bdat]
         else:
+            replies = len(self._recipients) if self._profile.lmtp and command.last else 1
             self._end_transaction()
-        self._chunk = _Chunk(command.size, command.size, command.last, refusal)
+        self._chunk = _Chunk(command.size, command.size, command.last, refusal, replies)
 
     async def _chunk_octets(self, chunk: _Chunk) -> None:
         octets = self._input.take(chunk.left)
@@ -554,7 +518,11 @@ class Session:
             return
         self._chunk = None
         if body is None:
-            self._bad(chunk.refusal or _ORDER)
+            refusal = chunk.refusal or ORDER
+            if not chunk.replies:
+                self._bad(refusal)
+            for _ in range(chunk.replies):
+                self._say(refusal)
         elif chunk.last:
             await self._end_of_message(body)
         elif body.refusal is not None:
@@ -580,26 +548,26 @@ class Session:
                 self._say(result)
         elif self._profile.lmtp:
             for outcome in result:
-                self._say(_for_one(outcome))
+                self._say(for_one(outcome))
         else:
-            self._say(_for_all(result))
+            self._say(for_all(result))
 
 
-def _for_one(outcome: Outcome) -> Reply:
-    """LMTP: the reply for one recipient (RFC 2033 section 4.2)."""
-    if outcome.refused is not None:
-        return refused(outcome.refused)
-    return Reply(250, "2.1.5", f"<{outcome.recipient.address}> delivered")
-
-
-def _for_all(outcomes: Sequence[Outcome]) -> Reply:
-    """SMTP: one reply for all recipients, and 250 only if each has the message.
-
-    If some failed for now, the client is to come back with all: those that have it get it twice, which is better than
-    mail that is lost. If some failed for ever and none for now, the sender is told that it failed.
-    """
-    failed = [refused(outcome.refused) for outcome in outcomes if outcome.refused is not None]
-    if not failed:
-        first = outcomes[0].delivery
-        return Reply(250, "2.0.0", f"Accepted as {first}" if first is not None else "Accepted")
-    return next((reply for reply in failed if reply.temporary), failed[0])
+_CARRY_OUT: Final[Mapping[type[c.Command], Callable[[Session, Any], Awaitable[None]]]] = {
+    c.Ehlo: Session._ehlo,
+    c.Helo: Session._helo_command,
+    c.Lhlo: Session._lhlo,
+    c.Mail: Session._mail_command,
+    c.Rcpt: Session._rcpt,
+    c.Data: Session._data,
+    c.Bdat: Session._bdat,
+    c.Rset: Session._rset,
+    c.Noop: Session._noop,
+    c.Quit: Session._quit,
+    c.Vrfy: Session._vrfy,
+    c.Expn: Session._vrfy,
+    c.Help: Session._help,
+    c.StartTLS: Session._starttls,
+    c.Auth: Session._auth,
+}
+"""Every command with what carries it out."""
