@@ -52,8 +52,9 @@ async def add(store: Store, address: str, targets: tuple[str, ...], replace: boo
         raise Problem(Status.NOT_FOUND, "not-found", f"no domain {domain}: add it with `mailctl domain add {domain}`")
     out = the_invocation().out
     for target in new.targets:
-        local = await directory.domain(target.rpartition("@")[2]) is not None
-        if local and not target.startswith("@") and await directory.account_by_address(target) is None and await directory.alias(target) is None:
+        if target.startswith("@") or await directory.domain(target.rpartition("@")[2]) is None:
+            continue
+        if await directory.account_by_address(target) is None and await directory.alias(target) is None:
             out.note(f"note: there is no user and no alias {target} yet")
     try:
         await directory.add_alias(new)

@@ -75,7 +75,7 @@ async def _enable(store: Store, name: str, on: bool) -> None:
 @click.argument("name", metavar="DOMAIN")
 @on_store()
 async def disable(store: Store, name: str) -> None:
-    """Refuse mail for a domain until it is enabled; its users keep what they have."""
+    """Refuse mail for a domain, and logins of its users, until it is enabled; what they have stays."""
     await _enable(store, name, False)
 
 
