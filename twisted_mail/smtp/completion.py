@@ -12,7 +12,9 @@ from email.utils import formatdate
 from typing import Final
 from uuid import uuid4
 
-__all__ = ["Author", "HeaderCompletion"]
+from twisted_mail.services import Authentication, Identity
+
+__all__ = ["Author", "HeaderCompletion", "author_of"]
 
 _field = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 _from = re.compile(rb"^from[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.MULTILINE | re.IGNORECASE)
@@ -31,6 +33,15 @@ class Author:
     sender: str
     """The reverse-path; empty for the null one."""
     may_use: Callable[[str], Awaitable[bool]]
+
+
+def author_of(authentication: Authentication, identity: Identity, sender: str) -> Author:
+    """Who *identity* is to `HeaderCompletion`."""
+
+    def may_use(address: str) -> Awaitable[bool]:
+        return authentication.may_send_as(identity, address)
+
+    return Author(identity.login, sender, may_use)
 
 
 class HeaderCompletion:

@@ -8,9 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.serialization import Encoding
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
@@ -26,41 +23,12 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_mail import tls_info
 from twisted_mail.services import Authentication, Intake, Peer
 from twisted_mail.smtp.profiles import Limits, Profile
 from twisted_mail.smtp.session import Session
 
-__all__ = ["SMTPServer", "SMTPServerFactory", "channel_bindings", "tls_description"]
-
-
-def tls_description(connection: Any) -> str:
-    """Version and cipher of a pyOpenSSL connection, for the Received field."""
-    version = connection.get_protocol_version_name().replace("TLSv", "TLS")
-    return f"{version} with cipher {connection.get_cipher_name()}"
-
-
-def channel_bindings(connection: Any) -> dict[str, bytes]:
-    """Channel binding data of a pyOpenSSL connection by type (RFC 9266, RFC 5929); those that can be had."""
-    bindings: dict[str, bytes] = {}
-    try:
-        # RFC 9266 section 4.2: for TLS 1.2 only sound with extended master secrets, which OpenSSL always offers
-        bindings["tls-exporter"] = connection.export_keying_material(b"EXPORTER-Channel-Binding", 32, b"")
-    except Exception as error:  # OpenSSL's own error type; the binding is optional
-        SMTPServer._log.debug("no tls-exporter binding: {error}", error=error)
-    certificate = connection.get_certificate()
-    if certificate is not None:
-        bindings["tls-server-end-point"] = _end_point(certificate.to_cryptography())
-    return bindings
-
-
-def _end_point(certificate: x509.Certificate) -> bytes:
-    """RFC 5929 section 4.1: the hash of the certificate by its signature's own algorithm, SHA-256 for the weak ones."""
-    algorithm = certificate.signature_hash_algorithm
-    if algorithm is None or isinstance(algorithm, (hashes.MD5, hashes.SHA1)):
-        algorithm = hashes.SHA256()
-    digest = hashes.Hash(algorithm)
-    digest.update(certificate.public_bytes(Encoding.DER))
-    return digest.finalize()
+__all__ = ["SMTPServer", "SMTPServerFactory"]
 
 
 @types.coroutine
@@ -160,8 +128,8 @@ class SMTPServer(Protocol):
             self._peer.address,
             self._peer.port,
             secure=True,
-            channel_bindings=channel_bindings(connection),
-            tls_description=tls_description(connection),
+            channel_bindings=tls_info.channel_bindings(connection),
+            tls_description=tls_info.describe(connection),
             service=self._peer.service,
         )
         self._session.tls_started(self._peer)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from twisted_mail.services import (
@@ -22,47 +21,19 @@ from twisted_mail.services import (
     Recipient,
 )
 from twisted_mail.smtp import commands as c
-from twisted_mail.smtp.body import BARE_LINE_ENDS, FAILED, Body
-from twisted_mail.smtp.completion import Author, HeaderCompletion
+from twisted_mail.smtp import replies as r
+from twisted_mail.smtp.body import FAILED, Body
+from twisted_mail.smtp.completion import HeaderCompletion, author_of
 from twisted_mail.smtp.extensions import extensions, protocol_keyword
 from twisted_mail.smtp.login import Login
 from twisted_mail.smtp.parser import parse_command
 from twisted_mail.smtp.profiles import Limits, Profile
-from twisted_mail.smtp.replies import (
-    GO_ON,
-    GOODBYE,
-    IDLE,
-    LINE_FAULTS,
-    OK,
-    ORDER,
-    RECIPIENT_OK,
-    SENDER_OK,
-    SHUTTING_DOWN,
-    TOO_MANY_ERRORS,
-    UTF8_NEEDED,
-    Reply,
-    for_all,
-    for_one,
-    lines,
-    refused,
-)
+from twisted_mail.smtp.reception import ChunkDropped, ChunkTaken, MessageEnded, Reception
+from twisted_mail.smtp.replies import Reply, refused
 from twisted_mail.smtp.states import ANYTIME, NEXT, State
-from twisted_mail.smtp.wire import DotStuffed, Input, LineEnds, LineFault
+from twisted_mail.smtp.wire import Input, LineEnds, LineFault
 
 __all__ = ["Session"]
-
-@dataclass(slots=True)
-class _Chunk:
-    """A BDAT that is being read (RFC 3030)."""
-
-    size: int
-    left: int
-    last: bool
-    refusal: Reply | None = None
-    """Its octets are only dropped, then this is said."""
-    replies: int = 0
-    """How often; 0: it counts as a bad command."""
-
 
 class Session:
     """One connection. *log* is told of failures that the peer only learns as 451."""
@@ -104,9 +75,7 @@ class Session:
 
         self._mail: c.Mail | None = None
         self._recipients: list[Recipient] = []
-        self._body: Body | None = None
-        self._dots: DotStuffed | None = None
-        self._chunk: _Chunk | None = None
+        self._reception = Reception(self._input)
 
         self.identity: Identity | None = None
         """Who has logged in."""
@@ -136,7 +105,7 @@ class Session:
     @property
     def in_body(self) -> bool:
         """Octets of a message are what comes next."""
-        return self._dots is not None or self._chunk is not None
+        return self._reception.active
 
     def take_output(self) -> bytes:
         """What is to be sent, which is forgotten here."""
@@ -148,17 +117,14 @@ class Session:
 
     async def advance(self) -> None:
         """Carry out everything that has come whole, in order."""
+        reception = self._reception
         while not (self.closing or self.tls_requested or self._gone):
-            if self._dots is not None:
-                if not len(self._input):
+            if reception.active:
+                if reception.starved:
                     return
-                await self._message_octets(self._dots)
-            elif self._chunk is not None:
-                if self._chunk.left and not len(self._input):
-                    return
-                await self._chunk_octets(self._chunk)
+                await self._message(reception)
             elif self._draining and self._between_transactions:
-                self._close(SHUTTING_DOWN)
+                self._close(r.SHUTTING_DOWN)
             else:
                 long = self._login is not None or self._input.starts_with(b"AUTH ")
                 line = self._input.line(self._limits.auth_line_bytes if long else self._limits.line_bytes)
@@ -182,7 +148,7 @@ class Session:
 
     def timed_out(self) -> None:
         """Nothing came for too long (RFC 5321 section 4.5.3.2)."""
-        self._close(IDLE)
+        self._close(r.IDLE)
 
     def leave(self) -> None:
         """The connection is gone: whatever fails from now on fails because of that."""
@@ -190,9 +156,7 @@ class Session:
 
     async def abandon(self) -> None:
         """After `leave`: nothing of a message that had not come whole stays."""
-        body, self._body = self._body, None
-        if body is not None:
-            await body.abort()
+        await self._reception.abort()
 
     # --- lines
 
@@ -213,8 +177,8 @@ class Session:
             return await self._login_line(self._login, line)
         if isinstance(line, LineFault):
             if line is LineFault.ENDLESS:
-                return self._close(LINE_FAULTS[line])
-            return self._bad(LINE_FAULTS[line])
+                return self._close(r.LINE_FAULTS[line])
+            return self._bad(r.LINE_FAULTS[line])
         command = parse_command(line)
         if isinstance(command, c.BadCommand):
             if command.loses_sync:
@@ -224,8 +188,7 @@ class Session:
         if kind not in ANYTIME and (self._state, kind) not in NEXT:
             if isinstance(command, c.Bdat):
                 # RFC 3030 section 2: its octets come all the same
-                self._chunk = _Chunk(command.size, command.size, command.last, self._out_of_order(command))
-                return None
+                return self._reception.drop_chunk(command.size, self._out_of_order(command))
             return self._bad(self._out_of_order(command))
         try:
             await _CARRY_OUT[kind](self, command)
@@ -239,12 +202,12 @@ class Session:
             return Reply(503, "5.5.1", f"Send {'LHLO' if self._profile.lmtp else 'EHLO'} first")
         if self._state is State.MAIL and isinstance(command, (c.Data, c.Bdat)):
             return Reply(503, "5.5.1", "No valid recipients")  # RFC 2033 section 4.2
-        return ORDER
+        return r.ORDER
 
     def _bad(self, reply: Reply) -> None:
         self._errors += 1
         if self._limits.bad_commands and self._errors > self._limits.bad_commands:
-            self._close(TOO_MANY_ERRORS)
+            self._close(r.TOO_MANY_ERRORS)
         else:
             self._say(reply)
 
@@ -287,7 +250,7 @@ class Session:
                 tls_available=self._tls_available,
                 authentication=self._authentication if self.identity is None else None,
             )
-            self._output.append(lines(250, [self._hostname, *offered]))
+            self._output.append(r.lines(250, [self._hostname, *offered]))
         else:
             self._say(Reply(250, "", self._hostname))
 
@@ -296,14 +259,14 @@ class Session:
         if self._state is not State.CONNECTED:
             self._end_transaction()
             await self.abandon()
-        self._output.append(OK)
+        self._output.append(r.OK)
 
     async def _noop(self, command: c.Noop) -> None:
         self._errors = 0
-        self._output.append(OK)
+        self._output.append(r.OK)
 
     async def _quit(self, command: c.Quit) -> None:
-        self._output.append(GOODBYE)
+        self._output.append(r.GOODBYE)
         self.closing = True
         self._input.clear()
         await self.abandon()
@@ -315,7 +278,7 @@ class Session:
     async def _help(self, command: c.Help) -> None:
         hello = "LHLO" if self._profile.lmtp else "HELO EHLO"
         texts = [f"{hello} MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP", "STARTTLS AUTH: see EHLO"]
-        self._output.append(lines(214, texts, "2.0.0"))
+        self._output.append(r.lines(214, texts, "2.0.0"))
 
     async def _starttls(self, command: c.StartTLS) -> None:
         if self._peer.secure:
@@ -342,7 +305,7 @@ class Session:
     async def _login_line(self, login: Login, line: bytes | LineFault) -> None:
         self._login = None
         if line is LineFault.ENDLESS:
-            return self._close(LINE_FAULTS[line])
+            return self._close(r.LINE_FAULTS[line])
         await self._login_step(login, login.respond(line))
         return None
 
@@ -375,7 +338,7 @@ class Session:
         if command.size is not None and command.size > limits.message_bytes:
             return self._say(Reply(552, "5.3.4", f"At most {limits.message_bytes} octets are taken"))
         if command.sender is not None and not command.smtputf8 and not command.sender.text.isascii():
-            return self._say(UTF8_NEEDED)
+            return self._say(r.UTF8_NEEDED)
         if self._authentication is not None and self.identity is not None:
             address = command.sender.plain if command.sender is not None else ""
             if not await self._authentication.may_send_as(self.identity, address):
@@ -384,14 +347,14 @@ class Session:
         self._messages += 1
         self._mail = command
         self._state = NEXT[self._state, c.Mail]
-        self._output.append(SENDER_OK)
+        self._output.append(r.SENDER_OK)
         return None
 
     async def _rcpt(self, command: c.Rcpt) -> None:
         if len(self._recipients) >= self._limits.recipients:
             return self._say(Reply(452, "4.5.3", "Too many recipients"))
         if self._mail is not None and not self._mail.smtputf8 and not command.text.isascii():
-            return self._say(UTF8_NEEDED)
+            return self._say(r.UTF8_NEEDED)
         try:
             recipient = await self._intake.recipient(
                 command.text, identity=self.identity, original=command.original, notify=command.notify
@@ -400,19 +363,18 @@ class Session:
             self._refused_recipients += 1
             most = 0 if self._profile.lmtp else self._limits.refused_recipients
             if most and self._refused_recipients > most:
-                return self._close(TOO_MANY_ERRORS)
+                return self._close(r.TOO_MANY_ERRORS)
             return self._say(refused(error))
         self._errors = 0
         self._refused_recipients = 0
         self._recipients.append(recipient)
         self._state = NEXT[self._state, c.Rcpt]
-        self._output.append(RECIPIENT_OK)
+        self._output.append(r.RECIPIENT_OK)
         return None
 
     def _end_transaction(self) -> None:
         self._mail = None
         self._recipients = []
-        self._dots = None
         if self._state is not State.CONNECTED:
             self._state = State.GREETED
 
@@ -444,29 +406,27 @@ class Session:
         except MailRefused as error:
             return refused(error)
         strict = self._limits.strict_line_ends and mail.body != "BINARYMIME"
-        self._body = Body(
+        self._reception.body = Body(
             incoming,
             limit=self._limits.message_bytes,
             line_ends=LineEnds() if strict else None,
-            completion=self._completion(envelope.sender),
+            completion=(
+                HeaderCompletion(
+                    author_of(self._authentication, self.identity, envelope.sender),
+                    self._hostname,
+                    self._now,
+                    self._limits.header_bytes,
+                )
+                if self._authentication is not None and self.identity is not None
+                else None
+            ),
             give_up=self._give_up,
         )
         return None
 
-    def _completion(self, sender: str) -> HeaderCompletion | None:
-        authentication, identity = self._authentication, self.identity
-        if authentication is None or identity is None:
-            return None
-
-        def may_use(address: str) -> Awaitable[bool]:
-            return authentication.may_send_as(identity, address)
-
-        author = Author(identity.login, sender, may_use)
-        return HeaderCompletion(author, self._hostname, self._now, self._limits.header_bytes)
-
     async def _data(self, command: c.Data) -> None:
         if self._mail is None:
-            return self._bad(ORDER)
+            return self._bad(r.ORDER)
         if self._mail.body == "BINARYMIME":
             return self._bad(Reply(503, "5.5.1", "BINARYMIME needs BDAT"))  # RFC 3030 section 3
         refusal = await self._begin(self._mail)
@@ -475,24 +435,12 @@ class Session:
             return self._say(refusal)
         self._errors = 0
         self._state = NEXT[self._state, c.Data]
-        self._dots = DotStuffed(look_for_lone_dots=not self._limits.strict_line_ends)
-        self._output.append(GO_ON)
+        self._reception.begin_data(look_for_lone_dots=not self._limits.strict_line_ends)
+        self._output.append(r.GO_ON)
         return None
 
-    async def _message_octets(self, dots: DotStuffed) -> None:
-        octets, rest = dots.feed(self._input.take(len(self._input)))
-        self._input.give_back(rest)
-        body = self._body
-        if body is None:
-            raise RuntimeError("a message without a body object")
-        await body.take(octets)
-        if dots.lone_dot and body.refusal is None:
-            await body.refuse(BARE_LINE_ENDS)
-        if dots.ended:
-            await self._end_of_message(body)
-
     async def _bdat(self, command: c.Bdat) -> None:
-        refusal, replies = None, 0
+        refusal = None
         if self._state is State.RCPT and self._mail is not None:
             try:
                 refusal = await self._begin(self._mail)
@@ -503,54 +451,48 @@ class Session:
         if refusal is None:
             self._errors = 0
             self._state = NEXT[self._state, c.Bdat]
+            self._reception.begin_chunk(command.size, last=command.last)
         else:
+            # LMTP: a last chunk has a reply for each recipient (RFC 2033 section 4.3)
             replies = len(self._recipients) if self._profile.lmtp and command.last else 1
+            self._reception.drop_chunk(command.size, refusal, replies)
             self._end_transaction()
-        self._chunk = _Chunk(command.size, command.size, command.last, refusal, replies)
 
-    async def _chunk_octets(self, chunk: _Chunk) -> None:
-        octets = self._input.take(chunk.left)
-        chunk.left -= len(octets)
-        body = None if chunk.refusal is not None else self._body
-        if body is not None:
-            await body.take(octets)
-        if chunk.left:
-            return
-        self._chunk = None
-        if body is None:
-            refusal = chunk.refusal or ORDER
-            if not chunk.replies:
+    async def _message(self, reception: Reception) -> None:
+        """Take octets of a message, and answer what is complete with them."""
+        match await reception.step():
+            case MessageEnded(body):
+                await self._end_of_message(body)
+            case ChunkTaken(size, body) if body.refusal is None:
+                self._say(Reply(250, "2.0.0", f"{size} octets received"))
+            case ChunkTaken(_, body) if body.refusal is not None:
+                # the client is told now, not after the last chunk; more of them get 503
+                reception.body = None
+                self._end_transaction()
+                self._say(body.refusal)
+            case ChunkDropped(refusal, 0):
                 self._bad(refusal)
-            for _ in range(chunk.replies):
-                self._say(refusal)
-        elif chunk.last:
-            await self._end_of_message(body)
-        elif body.refusal is not None:
-            # the client is told now, not after the last chunk; more of them get 503
-            self._body = None
-            self._end_transaction()
-            self._say(body.refusal)
-        else:
-            self._say(Reply(250, "2.0.0", f"{chunk.size} octets received"))
+            case ChunkDropped(refusal, replies):
+                for _ in range(replies):
+                    self._say(refusal)
 
     async def _end_of_message(self, body: Body) -> None:
         recipients = self._recipients
-        self._dots = None
         self.finishing = True
         try:
             result = await body.finish()
         finally:
             self.finishing = False
-            self._body = None
+            self._reception.body = None
             self._end_transaction()
         if isinstance(result, Reply):
             for _ in recipients if self._profile.lmtp else (None,):
                 self._say(result)
         elif self._profile.lmtp:
             for outcome in result:
-                self._say(for_one(outcome))
+                self._say(r.for_one(outcome))
         else:
-            self._say(for_all(result))
+            self._say(r.for_all(result))
 
 
 _CARRY_OUT: Final[Mapping[type[c.Command], Callable[[Session, Any], Awaitable[None]]]] = {
