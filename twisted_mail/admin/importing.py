@@ -123,14 +123,12 @@ class Importer:
         *,
         quota_bytes: int | None = None,
         advanced: Callable[[int], None] = lambda octets: None,
-        batch_messages: int = BATCH_MESSAGES,
     ) -> None:
         """*advanced* is told how many octets of the source are done."""
         self._accounts = accounts
         self._account = account
         self._quota = quota_bytes
         self._advanced = advanced
-        self._batch_messages = batch_messages
         self.report = Report()
 
     async def run(self, name: str, messages: Iterable[SourceMessage]) -> None:
@@ -157,7 +155,7 @@ class Importer:
                 self._advanced(message.end)
                 continue
             size += prepared.size
-            if len(batch) >= self._batch_messages or size >= BATCH_BYTES:
+            if len(batch) >= BATCH_MESSAGES or size >= BATCH_BYTES:
                 await self._commit(mailbox, batch)
                 batch, size = [], 0
         if batch:
