@@ -230,7 +230,7 @@ def _last_comment(piece: list[tuple[str, bytes]]) -> bytes | None:
 
 
 def _mailbox(piece: list[tuple[str, bytes]]) -> Mailbox | None:
-    if not any(kind != "space" for kind, _ in piece):
+    if all(kind in ("space", "comment") for kind, _ in piece):
         return None
     opening = ("special", b"<")
     if opening in piece:
@@ -246,9 +246,6 @@ def _mailbox(piece: list[tuple[str, bytes]]) -> Mailbox | None:
         adl, inside = _route(inside)
         local, host = _local_and_host(inside)
         return Mailbox(name, adl, local, host)
-    if all(kind in ("space", "comment") for kind, _ in piece):
-        name = _last_comment(piece)
-        return Mailbox(name, None, b"", b"") if name else None
     adl, piece = _route(piece)
     local, host = _local_and_host(piece)
     return Mailbox(_last_comment(piece), adl, local, host)

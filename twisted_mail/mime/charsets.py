@@ -64,7 +64,7 @@ _ALIASES: Final = {
     "x-unicode-1-1-utf-7": "",
     "csunicode11utf7": "",
 }
-_REFUSED: Final = frozenset({"utf-7", "idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "mbcs", "oem"})
+_REFUSED: Final = frozenset({"utf-7", "idna", "punycode", "unicode-escape", "raw-unicode-escape", "undefined", "mbcs", "oem"})
 
 
 @lru_cache(maxsize=512)
@@ -80,7 +80,7 @@ def python_codec(label: str) -> str | None:
         except (LookupError, ValueError, ImportError, AttributeError):
             continue
         # `_is_text_encoding` keeps rot13, hex, zlib and their like out; it is what bytes.decode itself asks.
-        if info.name in _REFUSED or not getattr(info, "_is_text_encoding", True):
+        if info.name.replace("_", "-") in _REFUSED or not getattr(info, "_is_text_encoding", True):
             return None
         return info.name
     return None

@@ -17,7 +17,8 @@ KNOWN: Final = IDENTITY | {"base64", "quoted-printable", "x-uuencode", "uuencode
 
 _NOT_BASE64: Final = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="))
 _SPACES: Final = re.compile(rb"(?<![ \t])[ \t]++(?=\r?\n|\Z)")
-_BARE_CR: Final = re.compile(rb"=\r(?!\n)")
+_LONELY: Final = re.compile(rb"=(?![0-9A-Fa-f]{2}|\r?\n)")
+"""An ``=`` that starts neither an octet nor a soft line break."""
 _FULL_LINE: Final = re.compile(rb"[^\r\n]++")
 _PAD: Final = re.compile(rb"=+")
 
@@ -77,6 +78,9 @@ class TransferDecoder:
         rest, self._rest = self._rest, b""
         if self._base64:
             return _group(rest)
+        if rest and not self._uu:
+            # A soft line break whose line end is missing.
+            return _unquote(_SPACES.sub(b"", rest).removesuffix(b"="))
         return self._lines(rest) if rest else b""
 
     def _feed_base64(self, data: bytes) -> bytes:
@@ -139,6 +143,5 @@ def _group(piece: bytes) -> bytes:
 def _unquote(data: bytes) -> bytes:
     if b"=" not in data:
         return data
-    if b"=\r" in data:
-        data = _BARE_CR.sub(b"=3D\r", data)  # a2b_qp would throw away the rest of the line
-    return binascii.a2b_qp(data)
+    # a2b_qp makes one of two, and throws away a line behind "=" and a bare CR.
+    return binascii.a2b_qp(_LONELY.sub(b"=3D", data))

@@ -15,7 +15,7 @@ __all__ = ["decode_header", "decode_phrase"]
 _HEAD: Final = re.compile(rb"=\?([^?\s*]{1,60})(?:\*[^?\s]{0,40})?\?([bBqQ])\?")
 _FOLD: Final = re.compile(rb"(?<![ \t])[ \t]*+\r?\n[ \t]++|[\r\n]++")
 _STRIP_BASE64: Final = re.compile(rb"[^A-Za-z0-9+/]+")
-_CONTROL: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f]")
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def decode_header(raw: bytes) -> str:
