@@ -242,5 +242,5 @@ class ThreadTests(TestCase):
         threads = HashThreads(reactor)
         self.addCleanup(threads.stop)
         assert await threads.defer(threading.get_ident) != threading.get_ident()
-        verify = PasswordVerifier(threads.defer, reactor, CHEAP)  # type: ignore[arg-type]  # the module is the reactor
+        verify = PasswordVerifier(threads.defer, reactor, CHEAP)
         assert (await verify.verify("ann", PASSWORD, CREDENTIALS)).right

@@ -274,7 +274,7 @@ class PasswordVerifier:
     # --- recent successes
 
     def _digest(self, name: str, octets: bytes, stored: tuple[str, ...]) -> bytes:
-        parts = [name.encode("utf-8", "surrogateescape"), octets, *(credential.encode() for credential in stored)]
+        parts = [name.encode("utf-8", "surrogatepass"), octets, *(credential.encode() for credential in stored)]
         return hmac.digest(self._key, b"".join(len(part).to_bytes(4, "big") + part for part in parts), "sha256")
 
     def _recall(self, digest: bytes) -> Verdict | None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
-from twisted.cred.error import LoginDenied, UnauthorizedLogin
+from twisted.cred.error import LoginDenied, LoginFailed, UnauthorizedLogin
 from twisted.cred.portal import IRealm
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.logger import Logger
@@ -115,7 +115,7 @@ class FirstOf:
         for checker in self._checkers:
             try:
                 return await maybeDeferred(checker.requestAvatarId, credentials)
-            except UnauthorizedLogin:
+            except LoginFailed:
                 continue
             except Exception as error:
                 trouble = error

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from twisted.cred.credentials import UsernamePassword
-from twisted.cred.error import LoginDenied, UnauthorizedLogin
+from twisted.cred.error import LoginDenied, LoginFailed
 from twisted.cred.portal import Portal
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
@@ -174,7 +174,7 @@ class AuthenticationService:
         credentials = UsernamePassword(user.encode("utf-8", "replace"), password.encode("utf-8", "replace"))
         try:
             _, identity, _ = await self.portal.login(credentials, None, IIdentity)
-        except UnauthorizedLogin as error:
+        except LoginFailed as error:
             raise await self._failed(login, peer, isinstance(error, LoginDenied)) from None
         except (StorageError, TooBusy):
             raise self._unavailable(login, peer) from None
@@ -238,7 +238,7 @@ class AuthenticationService:
 
     def _keys_of_nobody(self, login: str) -> ScramKeys:
         """What a user who does not exist would have; no proof fits it."""
-        name = login.encode("utf-8", "surrogateescape")
+        name = login.encode("utf-8", "surrogatepass")
         salt = hmac.digest(self._secret, b"salt\0" + name, "sha256")[:16]
         return ScramKeys(self._verifier.parameters.scram_iterations, salt, os.urandom(32), os.urandom(32))
 

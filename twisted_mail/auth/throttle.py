@@ -40,7 +40,7 @@ def _who(address: str) -> str:
 
 def _key(kind: str, *parts: str) -> str:
     """A key that every cache takes, whatever is in a login."""
-    joined = "\0".join(parts).encode("utf-8", "surrogateescape")
+    joined = "\0".join(parts).encode("utf-8", "surrogatepass")
     return f"auth/{kind}/{hashlib.sha256(joined).hexdigest()[:32]}"
 
 

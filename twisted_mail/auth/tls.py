@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import dh, ec
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from OpenSSL import SSL, crypto
+from OpenSSL import SSL
 from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -168,10 +168,10 @@ class TLSContexts:
                 context.add_extra_chain_cert(further)
         except SSL.Error as error:
             raise CertificateError(f"{pair.certificate} cannot be used: {_why(error)}") from error
-        if leaf.public_key() != _public(key):
+        if leaf.public_key() != key.public_key():
             raise CertificateError(f"{pair.key} is not the key of the certificate {pair.certificate}")
         try:
-            context.use_privatekey(crypto.PKey.from_cryptography_key(key))  # type: ignore[arg-type]  # TypeError tells
+            context.use_privatekey(key)  # type: ignore[arg-type]  # TypeError tells
             context.check_privatekey()
         except (SSL.Error, TypeError) as error:
             raise CertificateError(f"{pair.key} cannot be used: {_why(error)}") from error
@@ -181,11 +181,6 @@ class TLSContexts:
                 "the certificate {file} ran out on {until:%Y-%m-%d}", file=str(pair.certificate), until=until
             )
         return context, names_of(leaf)
-
-
-def _public(key: PrivateKeyTypes) -> Any:
-    # the public keys of all kinds have no common type, hence Any
-    return None if isinstance(key, dh.DHPrivateKey) else key.public_key()
 
 
 def _why(error: Exception) -> str:
