@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.smtp.fakes import NOW, run
@@ -59,3 +61,11 @@ def test_from_is_the_sender_of_the_envelope_or_else_who_logged_in() -> None:
 def test_a_header_without_end_is_passed_on_unread() -> None:
     message = b"X: " + b"x" * 5000 + b"\r\n\r\nbody\r\n"
     assert complete(message, step=100) == message
+
+
+@pytest.mark.parametrize("value", [b"x" * 900_000, b'"' * 900_000, b'\\"' * 450_000, b"a@" * 450_000, b"<" * 900_000])
+def test_a_hostile_from_costs_little(value: bytes) -> None:
+    message = FULL.replace(b"ann@example.org", value) + b"\r\n"
+    before = time.process_time()
+    assert complete(message, limit=1 << 20, step=1 << 20) == b"Sender: ann@example.org\r\n" + message
+    assert time.process_time() - before < 1.0

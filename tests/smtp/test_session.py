@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.smtp.fakes import Conversation, after_rcpt, run
 from twisted_mail.services import MailRefused, Peer, Refusal
-from twisted_mail.smtp.parser import VERBS
+from twisted_mail.smtp.commands import BadCommand
+from twisted_mail.smtp.parser import VERBS, parse_command
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION, Limits
 from twisted_mail.smtp.replies import REFUSALS, Reply, refused
 from twisted_mail.smtp.session import _CARRY_OUT
@@ -141,3 +144,29 @@ def test_a_big_message_is_never_held_whole() -> None:
         conversation.say(b"x" * 9_998 + b"\r\n")
         assert conversation.session.waiting == 0
     assert conversation.say(b".\r\n").startswith(b"250 ")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a" * 2000,
+        "<" + "a" * 2000,
+        "<" + "a." * 1000,
+        "<a@" + "a-" * 1000,
+        "<a@" + "a." * 1000,
+        "<@" + "a-" * 1000 + ":a@b>",
+        "<" + "@a," * 600 + ":a@b>",
+        '<"' + '\\"' * 1000,
+        "<a@[" + "1" * 2000,
+        "<a@b> NOTIFY=" + "DELAY," * 300,
+        "<a@b> ORCPT=x;" + "+2" * 900,
+        "<a@b>" + " A=B" * 400,
+    ],
+    ids=lambda path: path[:12],
+)
+def test_hostile_lines_cost_little(path: str) -> None:
+    before = time.process_time()
+    for _ in range(20):
+        for verb in ("MAIL FROM:", "RCPT TO:"):
+            assert isinstance(parse_command((verb + path).encode()), BadCommand)
+    assert time.process_time() - before < 1.0

@@ -19,9 +19,11 @@ __all__ = ["Author", "HeaderCompletion", "author_of"]
 _field = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
 _from = re.compile(rb"^from[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.MULTILINE | re.IGNORECASE)
 # Enough to see who is named; the full grammar is not needed to decide whether Sender is missing.
-_address = re.compile(r'(?:"(?:[^"\\]|\\.)*"|[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+')
+_address = re.compile(r'(?:"(?:[^"\\]|\\.)*"|(?<![^\s<>(),;:"@])[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+')
 _quoted_name = re.compile(r'"(?:[^"\\]|\\.)*"(?=[ \t\r\n]*<)')
 MAX_AUTHORS: Final = 50
+MAX_FROM_CHARACTERS: Final = 4096
+"""So much of From is looked at: who would write more does not get away without a Sender."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class HeaderCompletion:
         match = _from.search(header)
         if match is None:
             return False
-        text = _quoted_name.sub("", match[1].decode("utf-8", "replace"))
+        text = _quoted_name.sub("", match[1][:MAX_FROM_CHARACTERS].decode("utf-8", "replace"))
         for address in _address.findall(text)[:MAX_AUTHORS]:
             if await self._author.may_use(address):
                 return True
