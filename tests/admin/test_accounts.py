@@ -17,7 +17,7 @@ from twisted_mail.account.service import AccountService
 from twisted_mail.admin import accounts
 from twisted_mail.admin.init import put_samples
 from twisted_mail.admin.opening import Store
-from twisted_mail.storage.interfaces import ListDelete, MessageRow
+from twisted_mail.storage.interfaces import ListDelete, ListName, MessageRow
 from twisted_mail.values import ModSeq
 
 USER = "ann@example.org"
@@ -108,7 +108,7 @@ async def _change_octets(store: Store, account: Any) -> None:
 async def _lose_a_line(store: Store, account: Any) -> None:
     columns = await account.columns(account.state.inbox)
     slot = columns.live[0]
-    name = "read" if slot in columns.with_flag("\\Seen") else "unread"
+    name: ListName = "read" if slot in columns.with_flag("\\Seen") else "unread"
     gone = ListDelete(name, 0, account.state.inbox.id, columns.received[slot] * 1000, columns.uids[slot])
     await store.backend.lists.apply(account.id, [gone], account.state.modseq)
 

@@ -229,7 +229,7 @@ def test_what_cannot_be_imported_is_named_and_the_rest_is_done(ann: Mailctl, tmp
     def refuse(path: Path, *words: object, **named: object) -> object:
         if path == unreadable:
             raise PermissionError(13, "Permission denied", str(path))
-        return opened(path, *words, **named)  # type: ignore[arg-type, call-overload]  # passed through
+        return opened(path, *words, **named)  # type: ignore[call-overload]  # passed through
 
     with patch.object(Path, "open", refuse):
         result = ann.run("import", "maildir", root, "--to", USER, "--json")
