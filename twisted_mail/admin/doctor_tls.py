@@ -36,17 +36,11 @@ def look(configuration: Configuration, now: datetime | None = None) -> list[Find
 def _self_signed(configuration: Configuration, now: datetime) -> list[Finding]:
     remedy = "set tls.certificate and tls.key to a certificate that mail programs trust"
     findings = [Finding("tls.self-signed", "warning", "no certificate is configured: a self-signed one is used", remedy)]
-    for path in sorted(configuration.data.glob("tls/*.pem")) + sorted(configuration.data.glob("*.pem")):
-        if b"BEGIN CERTIFICATE" in _read(path):
-            findings += [each for each in _certificate("tls", path, (configuration.hostname,), now) if each.severity != "ok"]
+    path = configuration.data / "tls" / "self-signed.pem"
+    if path.exists():
+        # the server renews it by itself, but only when it starts
+        findings += [each for each in _certificate("tls", path, (configuration.hostname,), now) if each.severity != "ok"]
     return findings
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return b""
 
 
 def _pair(name: str, certificate: Path, key: Path, hosts: tuple[str, ...], now: datetime) -> list[Finding]:

@@ -102,7 +102,7 @@ def embedded(configuration: Configuration) -> bool:
 async def opened(reactor: Any, configuration: Configuration, *, create: bool = False) -> AsyncIterator[Store]:
     """The store, started, and stopped again. *create*: makes the data folder where there is none.
 
-    Raises Problem, StartError.
+    Raises Problem, StartError, StorageError.
     """
     if not create and embedded(configuration) and not (configuration.data / "mail.sqlite").exists():
         raise Problem(
@@ -113,7 +113,7 @@ async def opened(reactor: Any, configuration: Configuration, *, create: bool = F
         )
     prepare_data(configuration.data)
     stores = open_stores(reactor, configuration)
-    await stores.start()
+    await stores.backend.start()  # not stores.start(), which does not say whether a later attempt may succeed
     try:
         yield Store(configuration, stores.backend, stores.accounts, reactor)
     finally:
