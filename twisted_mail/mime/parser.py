@@ -165,7 +165,7 @@ class MessageParser:
     # --- delimiters
 
     def _find(self, buffer: bytes, at: int, stop: int, final: bool) -> tuple[int, int, Node, bool] | None:
-        """The first delimiter line in ``[at:stop)``: (end of the content before it, place behind it, whose, closing)."""
+        """The first delimiter line in ``[at:stop)``: (end of the content before it, its LF, whose, closing)."""
         known = self._delimiters
         line = at if self._fresh and buffer.startswith(b"--", at) else self._next_candidate(buffer, at, stop)
         while line >= 0:
@@ -180,7 +180,7 @@ class MessageParser:
                     content -= 1
                     if content > at and buffer[content - 1] == 13:
                         content -= 1
-                return content, min(end + 1, len(buffer)), *owner
+                return content, end, *owner
             self._false_hits += 1
             line = self._next_candidate(buffer, line, stop)
         return None
@@ -203,12 +203,17 @@ class MessageParser:
         """A delimiter line of *hit* ends what is open; *at* is where the content ended."""
         _, after, owner, closing = hit
         self._close_above(self._stack.index(owner), self._base + at)
-        self._advance(buffer, at, after)
-        self._fresh = True
         if closing:
+            # The line end behind a close-delimiter may be that of the next delimiter of an outer multipart.
+            if buffer[after - 1] == 13 and after > at:
+                after -= 1
+            self._advance(buffer, at, after)
             self._forget(owner)
             self._in_header = False
         else:
+            after = min(after + 1, len(buffer))
+            self._advance(buffer, at, after)
+            self._fresh = True
             self._open(Node(Part(self._base + after, 0, 0), self._lines, owner))
         return after
 
