@@ -53,7 +53,7 @@ def assert_sound(octets: bytes, message: ParsedMessage) -> None:
             assert not part.parts
     assert octets.startswith(message.header)
     assert len(message.preview) <= 200
-    assert len(message.preview.split()) <= 1 or "  " not in message.preview
+    assert message.preview == " ".join(message.preview.split()) and message.preview.isprintable()
     envelope = read_values(message.envelope)
     assert len(envelope) == 1 and isinstance(envelope[0], list) and len(envelope[0]) == 10
     _assert_structure(read_values(message.bodystructure), root, True)

@@ -40,12 +40,19 @@ def html_text(html: str) -> str:
             end = tag if tag > 0 else end
         piece = html[at:end]
         text = _inline(piece)
-        # What parts the text of one slice from that of the next must not be stripped with the edges.
-        before = "\n" if text.startswith("\n") else ""
-        after = "\n" if text.endswith("\n") else " " if piece[-1].isspace() else ""
+        # What parts the text of one slice from that of the next must not go away with the edges.
+        before = _gap(text[: len(text) - len(text.lstrip())])
+        after = _gap(text[len(text.rstrip()) :]) or (" " if piece[-1].isspace() else "")
+        if before and pieces and pieces[-1]:
+            pieces[-1] = "\n" if "\n" in (pieces[-1], before) else " "
+            before = ""
         pieces += (before, _lines(text), after)
         at = end
-    return "".join(pieces)
+    return "".join(pieces).strip()
+
+
+def _gap(edge: str) -> str:
+    return "\n" if "\n" in edge else " " if edge.isspace() else ""
 
 
 def _inline(html: str) -> str:

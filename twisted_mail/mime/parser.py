@@ -122,9 +122,7 @@ class MessageParser:
         if blank is not None:
             return self._header_done(buffer, at, blank.end())
         if final:
-            self._header_done(buffer, at, len(buffer))
-            self._hold = len(buffer)
-            return None
+            return self._header_done(buffer, at, len(buffer))
         self._hold = hold = self._place_to_hold(buffer, at)
         self._keep_header(buffer, at, hold)
         self._advance(buffer, at, hold)

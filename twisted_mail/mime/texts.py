@@ -104,6 +104,9 @@ def _preview(text: str) -> str:
         if not candidate.isascii():
             candidate = _INVISIBLE.sub("", candidate)
         words = " ".join(candidate.split())
+        if not words[:_PREVIEW_CHARACTERS].isprintable():
+            clean = "".join([character if character.isprintable() else " " for character in words])
+            words = " ".join(clean.split())
         if words:
-            return "".join(filter(str.isprintable, words[:_PREVIEW_CHARACTERS])).strip()
+            return words[:_PREVIEW_CHARACTERS].strip()
     return ""
