@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.admin.calling import PASSWORD, Mailctl
+from twisted_mail.account.lists import MessageLists
+from twisted_mail.admin.init import put_samples
 from twisted_mail.admin.opening import Store
 from twisted_mail.auth.passwords import matches
 from twisted_mail.storage.interfaces import AccountRecord
@@ -165,13 +167,24 @@ def test_ensure_is_idempotent(ctl: Mailctl) -> None:
 
 def test_a_deleted_user_leaves_no_mail_behind(ann: Mailctl) -> None:
     id = record(ann).id
-    ann.good("user", "delete", "ann@example.org", "--yes")
 
-    async def left(store: Store) -> tuple[int, int]:
+    async def fill(store: Store) -> None:
+        await put_samples(store, "ann@example.org", [], 1_790_000_000, 30)
+        async with store.account(record_now) as account:
+            await MessageLists(store.backend.lists).rebuild(account)
+            await MessageLists(store.backend.lists).bring_up_to_date(account)
+
+    async def left(store: Store) -> tuple[int, int, int]:
         rows = [key async for keys in store.backend.messages.iterate(id) for key in keys]
-        return int(await store.backend.account_log.head(id)), len(rows)
+        lists = [int(await store.backend.lists.reached(id, bucket)) for bucket in range(4)]
+        return int(await store.backend.account_log.head(id)), len(rows), sum(lists)
 
-    assert ann.inside(left) == (0, 0)
+    record_now = record(ann)
+    ann.inside(fill)
+    head, rows, reached = ann.inside(left)
+    assert head > 1 and rows == 30 and reached > 1
+    ann.good("user", "delete", "ann@example.org", "--yes")
+    assert ann.inside(left) == (0, 0, 0)
     assert ann.run("user", "delete", "ann@example.org", "--yes").status == 3
     ann.with_user()  # the address is free again
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from twisted_mail.account.errors import AccountError
+from twisted_mail.account.lists import BUCKET_SETTING
 from twisted_mail.admin.credentials import credentials_for, matches
 from twisted_mail.admin.invocation import Group, asks, on_store, the_invocation
 from twisted_mail.admin.opening import Store, check_address, check_domain
@@ -99,10 +101,23 @@ async def create_user(
 
 async def erase_account(store: Store, account: AccountId) -> None:
     """Forget the account's log, lists and message rows. Blobs stay: other accounts may share them."""
+    for bucket in await _list_buckets(store, account):
+        await store.backend.lists.drop(account, bucket)
     store.accounts.forget(account)
     async for keys in store.backend.messages.iterate(account):
         await store.backend.messages.delete_many(account, keys)
     await store.backend.account_log.erase(account)
+
+
+async def _list_buckets(store: Store, account: AccountId) -> list[int]:
+    """The buckets of derived lists that there may be: the live one, and one that a rebuild has left half made."""
+    try:
+        opened = await store.accounts.open(account)
+    except AccountError:
+        return [0]
+    live = int(opened.state.settings.get(BUCKET_SETTING, "0"))
+    store.accounts.release(opened)
+    return [live, live + 1]
 
 
 @user.command("add")
