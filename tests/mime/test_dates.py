@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import email.utils
-from datetime import date
+from datetime import UTC, date, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
@@ -79,9 +79,7 @@ def test_the_calendar_date_disregards_the_zone() -> None:
 @given(st.integers(-(2**31), 2**33), st.integers(-23 * 60, 23 * 60))
 @settings(max_examples=150, deadline=None)
 def test_what_the_standard_library_writes_is_read_as_it_was(epoch: int, zone: int) -> None:
-    from datetime import datetime, timedelta, timezone
-
-    when = datetime(1970, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=epoch)
+    when = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=epoch)
     local = when.astimezone(timezone(timedelta(minutes=zone)))
     assert moment(email.utils.format_datetime(local).encode()) == (epoch, zone)
 

@@ -300,7 +300,7 @@ def test_a_line_of_ten_million_octets(octets: bytes) -> None:
 
 def test_limits_out_of_range_are_refused() -> None:
     for wrong in ({"depth": 0}, {"depth": 1000}, {"parts": 0}, {"header_bytes": 10}, {"text_bytes": -1}):
-        with pytest.raises(ValueError, match="limit|depth"):
+        with pytest.raises(ValueError, match=r"limit|depth"):
             Limits(**wrong)
 
 

@@ -135,6 +135,21 @@ def test_no_needle_reaches_from_one_part_into_the_next() -> None:
     assert nul.search_text == b"onetwo"
 
 
+def test_an_attachment_is_found_by_its_decoded_name() -> None:
+    message = parse(
+        b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: image/png\r\n"
+        b"Content-Disposition: attachment; filename*=utf-8''%C3%9Cbersicht.png\r\n\r\nx\r\n--b--"
+    )
+    assert match_text(message.search_header, message.search_text, fold("übersicht.PNG"))
+    assert not match_body(message.search_text, fold("übersicht"))
+
+
+def test_html_may_name_its_own_charset() -> None:
+    html = b'<html><META http-equiv=x content="text/html; charset=koi8-r">' + "привет".encode("koi8-r")
+    assert part_text(html, "html", "8bit", None) == "привет"
+    assert part_text(html, "html", "8bit", "koi8-r") == "привет"
+
+
 def test_text_of_an_unknown_encoding_is_no_text() -> None:
     assert part_text(b"abc", "plain", "x-odd", "utf-8") == ""
 

@@ -242,3 +242,10 @@ def test_a_digest_holds_messages_by_default() -> None:
 def test_a_multipart_without_parts_has_an_empty_one() -> None:
     message = parse(b"Content-Type: multipart/mixed; boundary=b\r\n\r\nno delimiter here\r\n")
     assert message.body == b'(("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0) "mixed")'
+
+
+def test_a_multipart_is_never_encoded_as_a_whole() -> None:
+    octets = b"Content-Type: multipart/mixed; boundary=b\r\nContent-Transfer-Encoding: base64\r\n\r\n--b\r\n\r\nx\r\n--b--"
+    message = parse(octets)
+    assert message.root.encoding == "7bit"
+    assert len(message.root.parts) == 1

@@ -13,7 +13,8 @@ Two cells are kept of a message:
     that each field begins behind a line end.
 ``search_text``
     The texts (each ``text/*`` part, each embedded message's header in the form above), joined by `SEPARATOR`; then
-    `MIME_HEADERS`, then the lines of the body parts' own header fields, which TEXT sees and BODY does not.
+    `MIME_HEADERS`, then the lines of the body parts' own header fields (with a line ``filename:`` where the name is not
+    ASCII), which TEXT sees and BODY does not.
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ COMMON_FIELDS: Final = frozenset(
     x-face x-gm-message-state x-keywords x-label x-mailer x-mozilla-keys x-mozilla-status x-mozilla-status2
     x-msmail-priority x-original-to x-priority x-spam-flag x-spam-level x-spam-score x-spam-status x-status x-tuid
     x-universally-unique-identifier x-uniform-type-identifier x-apple-mail-remote-attachments auto-submitted
-    disposition-notification-to keywords comments x-identity-key x-account-key x-beenthere x-loop
+    disposition-notification-to keywords comments x-identity-key x-account-key x-beenthere x-loop thread-index
+    thread-topic x-draft-info x-confirm-reading-to x-k9mail-identity x-offlineimap original-to
     """.split()
 )
 """Lower-case names of the fields that Thunderbird, Apple Mail, Outlook, mutt and mbsync ask for over whole mailboxes.

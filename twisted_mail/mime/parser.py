@@ -19,10 +19,12 @@ import re
 from typing import Final
 
 from twisted_mail.mime.block import Block
+from twisted_mail.mime.fold import fold
 from twisted_mail.mime.message import ParsedMessage
 from twisted_mail.mime.node import Node
 from twisted_mail.mime.part import Limits, Part
 from twisted_mail.mime.texts import Texts, part_text
+from twisted_mail.mime.transfer import IDENTITY
 
 __all__ = ["MessageParser"]
 
@@ -291,7 +293,12 @@ class MessageParser:
             if node.embedded:
                 self._texts.add_header(block.search_lines())
         elif block.fields:
-            self._texts.add_mime_header(block.search_lines())
+            lines = block.search_lines()
+            name = part.filename
+            if name and not name.isascii():
+                # As it is written (RFC 2231, base64) nobody would search for it.
+                lines += b"filename:" + fold(name).replace(b"\n", b" ") + b"\n"
+            self._texts.add_mime_header(lines)
         self._in_header = False
         self._begin_body(node)
         return end
@@ -306,6 +313,8 @@ class MessageParser:
                 node.make_opaque()
             else:
                 node.kind = "multipart"
+                if part.encoding not in IDENTITY:
+                    part.encoding = "7bit"  # RFC 2045 section 6.4 forbids any other, and nobody encodes the whole
                 keys = (b"--" + boundary, b"--" + boundary + b"--")
                 node.delimiters = tuple([key for key in keys if key not in self._delimiters])
                 for key in node.delimiters:
@@ -313,7 +322,7 @@ class MessageParser:
                 self._finder = None
         elif part.type == "message" and part.subtype in ("rfc822", "global"):
             node.kind = "message"
-            if part.encoding in ("7bit", "8bit", "binary") and len(self._stack) < self._limits.depth:
+            if part.encoding in IDENTITY and len(self._stack) < self._limits.depth:
                 self._open(Node(Part(part.body, part.body, part.body), self._lines, node, message=True))
             return
         if node.kind == "leaf" and part.type == "text":

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 from twisted_mail.mime.part import Part
 
-__all__ = ["Section", "Span", "find_part", "locate"]
+__all__ = ["Section", "SectionLike", "Span", "find_part", "locate"]
 
 What = Literal["HEADER", "HEADER.FIELDS", "HEADER.FIELDS.NOT", "TEXT", "MIME"]
 
@@ -26,6 +26,16 @@ class Section:
     path: tuple[int, ...] = ()
     what: What | None = None
     fields: tuple[bytes, ...] = ()
+
+
+class SectionLike(Protocol):
+    """What `locate` needs of a section: a protocol may have a value of its own for it."""
+
+    @property
+    def path(self) -> tuple[int, ...]: ...
+
+    @property
+    def what(self) -> str | None: ...
 
 
 def find_part(root: Part, path: tuple[int, ...]) -> Part | None:
@@ -51,7 +61,7 @@ def find_part(root: Part, path: tuple[int, ...]) -> Part | None:
     return part
 
 
-def locate(root: Part, section: Section) -> Span | None:
+def locate(root: Part, section: SectionLike) -> Span | None:
     """The octets of *section*; for HEADER.FIELDS the whole header, of which `filter_fields` takes its part. None: there
     is no such section in this message (IMAP answers NIL)."""
     path, what = section.path, section.what

@@ -12,6 +12,7 @@ from twisted_mail.mime.transfer import KNOWN, decode_transfer
 
 __all__ = ["Texts", "part_text"]
 
+_META: Final = re.compile(rb"<meta\b[^>]{0,200}?charset\s{0,9}=\s{0,9}[\"']?([A-Za-z0-9_.:-]{1,40})", re.IGNORECASE)
 _PREVIEW_CHARACTERS: Final = 200
 _PREVIEW_SOURCE: Final = 4000
 _FOLDED_AT_ONCE: Final = 1 << 18
@@ -24,7 +25,10 @@ def part_text(data: bytes, subtype: str, encoding: str, charset: str | None) -> 
     unknown transfer encoding gives no text (RFC 2045 section 6.4: it is octets)."""
     if encoding not in KNOWN:
         return ""
-    text = decode(decode_transfer(encoding, data), charset)
+    octets = decode_transfer(encoding, data)
+    if charset is None and subtype == "html" and (found := _META.search(octets[:2048])) is not None:
+        charset = found[1].decode("ascii")
+    text = decode(octets, charset)
     return html_text(text) if subtype == "html" else plain_lines(text)
 
 
@@ -55,7 +59,7 @@ class Texts:
     def _fitting(self, lines: bytes) -> bytes:
         if len(lines) > self.room:
             self.cut = True
-            lines = lines[: self.room]
+            lines = _cut(lines, self.room)
         self.room -= len(lines)
         return lines
 
@@ -75,8 +79,7 @@ class Texts:
             piece = fold(text[at : at + _FOLDED_AT_ONCE] if len(text) > _FOLDED_AT_ONCE else text)
             if len(piece) > self._folded_room:
                 self.cut = True
-                # Not within a character: what is cut off must not be found, and what stays must be UTF-8.
-                piece = piece[: self._folded_room].decode("utf-8", "ignore").encode()
+                piece = _cut(piece, self._folded_room)
                 self._folded_room = 0
             else:
                 self._folded_room -= len(piece)
@@ -94,6 +97,11 @@ class Texts:
         """The cell that `fold` describes."""
         text = SEPARATOR.join(self._texts)
         return text + MIME_HEADERS + b"".join(self._headers) if self._headers else text
+
+
+def _cut(octets: bytes, room: int) -> bytes:
+    """At most *room* octets, not ending within a character."""
+    return octets[:room].decode("utf-8", "ignore").encode()
 
 
 def _preview(text: str) -> str:
