@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from twisted_mail.admin.problems import Problem
 
@@ -65,9 +66,10 @@ class Output:
         if self.terminal:
             table = Table(*(name.replace("_", " ") for name in names), box=None, pad_edge=False)
             for row in rows:
-                table.add_row(*(plain(row.get(name)) for name in names))
+                # as Text: a name with brackets is no markup
+                table.add_row(*(Text(plain(row.get(name))) for name in names))
             if rows:
-                Console().print(table, markup=False)
+                Console().print(table)
             return
         for row in rows:
             click.echo("\t".join(plain(row.get(name)) for name in names))

@@ -54,10 +54,8 @@ async def import_maildir(store: Store, path: Path, address: str, below: str, ign
     if not folders:
         raise Problem(Status.FAILED, "not-maildir", f"{path} is no Maildir: it has no folder cur, and none below it")
     total = sum(message.size for _, messages in folders for message in messages)
-    with Bar("importing", total, shown=not the_invocation().json) as bar:
-        await _import(
-            store, address, [(_below(below, each.mailbox), messages) for each, messages in folders], ignore_quota, bar
-        )
+    mailboxes = [(_below(below, each.mailbox), messages) for each, messages in folders]
+    await _import(store, address, mailboxes, ignore_quota, total)
 
 
 @import_mail.command("mbox")
@@ -78,8 +76,8 @@ async def import_mbox(store: Store, path: Path, address: str, mailbox: str | Non
             raise Problem(Status.FAILED, "not-mbox", f"{path} has no file that ends with .mbox")
     else:
         files = [(mailbox or "INBOX", path)]
-    with Bar("importing", sum(file.stat().st_size for _, file in files), shown=not the_invocation().json) as bar:
-        await _import(store, address, [(name, mbox.messages(file)) for name, file in files], ignore_quota, bar)
+    total = sum(file.stat().st_size for _, file in files)
+    await _import(store, address, [(name, mbox.messages(file)) for name, file in files], ignore_quota, total)
 
 
 def _below(mailbox: str, name: str) -> str:
@@ -87,26 +85,28 @@ def _below(mailbox: str, name: str) -> str:
 
 
 async def _import(
-    store: Store, address: str, mailboxes: list[tuple[str, Any]], ignore_quota: bool, bar: Bar
+    store: Store, address: str, mailboxes: list[tuple[str, Any]], ignore_quota: bool, total: int
 ) -> None:
-    # iterables of source messages, of different types by format, hence Any
+    # iterables of source messages, of different types by format, hence Any; total: octets of all of them
     record = await store.user(address)
     out = the_invocation().out
     async with store.account(record) as account:
+        bar = Bar("importing", total, shown=not out.as_json)
         quota = None if ignore_quota else record.quota_bytes
         importer = Importer(store.accounts, account, quota_bytes=quota, advanced=bar.advance)
         report = importer.report
         try:
-            for name, messages in mailboxes:
-                try:
-                    wanted = check_mailbox_name(name)
-                except InvalidMailboxName as error:
-                    importer.failed(name, str(error))
-                    continue
-                try:
-                    await importer.run(wanted, cast("list[SourceMessage]", messages))
-                except mbox.NotMbox as error:
-                    importer.failed(name, str(error))
+            with bar:
+                for name, messages in mailboxes:
+                    try:
+                        wanted = check_mailbox_name(name)
+                    except InvalidMailboxName as error:
+                        importer.failed(name, str(error))
+                        continue
+                    try:
+                        await importer.run(wanted, cast("list[SourceMessage]", messages))
+                    except mbox.NotMbox as error:
+                        importer.failed(name, str(error))
         except OverQuota:
             raise Problem(
                 Status.FAILED,
