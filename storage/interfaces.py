@@ -188,6 +188,19 @@ class Messages(Protocol):
         """Every key of *account*, ascending, in batches (checks, sweeps)."""
 
 
+class AppendsRows(Protocol):
+    """An optional ability of an `AccountLog`: entries and the message rows they name are written as one."""
+
+    @property
+    def messages(self) -> Messages:
+        """The store that the rows go into."""
+
+    async def append_with_rows(
+        self, account: AccountId, expected: ModSeq, entries: Sequence[NewEntry], rows: Sequence[MessageRow]
+    ) -> ModSeq:
+        """As `AccountLog.append`; where nothing of it was written, no row was either."""
+
+
 # --- derived lists ------------------------------------------------------------------------------------------------
 
 ListName = Literal["read", "unread"]

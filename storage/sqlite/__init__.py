@@ -51,8 +51,8 @@ class SQLiteEngine:
             Place(database), reactor, local_bus, local_cache, wall=wall, patience=patience, max_bytes=max_bytes
         )
         self._readers = ReaderPool(database, reactor, readers)
-        self.account_log = SQLiteAccountLog(self.writers, self._readers)
         self.messages = SQLiteMessages(self.writers, self._readers)
+        self.account_log = SQLiteAccountLog(self.writers, self._readers, self.messages)
         self.lists = SQLiteLists(self.writers, self._readers)
         self.directory = SQLiteDirectory(self.writers, self._readers)
         self.queue = SQLiteQueue(self.writers, self._readers)

@@ -9,8 +9,9 @@ from typing import Any
 from msgspec import msgpack
 
 from twisted_mail.storage.cells import pack, unpack
-from twisted_mail.storage.interfaces import Checkpoint, Conflict, Corrupt, LogEntry, NewEntry, Trimmed
+from twisted_mail.storage.interfaces import Checkpoint, Conflict, Corrupt, LogEntry, MessageRow, NewEntry, Trimmed
 from twisted_mail.storage.sqlite.election import Writers
+from twisted_mail.storage.sqlite.messages import SQLiteMessages, operands, put
 from twisted_mail.storage.sqlite.operations import Transaction, operation
 from twisted_mail.storage.sqlite.threads import ReaderPool
 from twisted_mail.values import AccountId, EntryId, ModSeq
@@ -38,6 +39,20 @@ def append(tx: Transaction, account: bytes, expected: int, entries: Sequence[tup
         "INSERT INTO account_log VALUES (?, ?, ?, ?)",
         [(account, number, id, data) for number, (id, data) in enumerate(entries, expected + 1)],
     )
+    return head
+
+
+@operation("log.append_with_rows")
+def append_with_rows(
+    tx: Transaction,
+    account: bytes,
+    expected: int,
+    entries: Sequence[tuple[bytes, bytes]],
+    brief: Sequence[Sequence[object]],
+    full: Sequence[Sequence[object]],
+) -> int:
+    head = append(tx, account, expected, entries)
+    put(tx, brief, full)
     return head
 
 
@@ -157,11 +172,12 @@ def _pack_chunks(db: sqlite3.Connection, chunks: Mapping[str, bytes]) -> list[tu
 
 
 class SQLiteAccountLog:
-    """Implements `AccountLog`."""
+    """Implements `AccountLog` and `AppendsRows`."""
 
-    def __init__(self, writers: Writers, readers: ReaderPool) -> None:
+    def __init__(self, writers: Writers, readers: ReaderPool, messages: SQLiteMessages) -> None:
         self._writers = writers
         self._readers = readers
+        self.messages = messages
 
     async def head(self, account: AccountId) -> ModSeq:
         return ModSeq(await self._readers.run(_head, account.octets))
@@ -172,6 +188,16 @@ class SQLiteAccountLog:
     async def append(self, account: AccountId, expected: ModSeq, entries: Sequence[NewEntry]) -> ModSeq:
         pairs = [(entry.id.octets, entry.data) for entry in entries]
         return ModSeq(await self._writers.write("log.append", account.octets, int(expected), pairs))
+
+    async def append_with_rows(
+        self, account: AccountId, expected: ModSeq, entries: Sequence[NewEntry], rows: Sequence[MessageRow]
+    ) -> ModSeq:
+        pairs = [(entry.id.octets, entry.data) for entry in entries]
+        return ModSeq(
+            await self._writers.write(
+                "log.append_with_rows", account.octets, int(expected), pairs, *operands(account, rows)
+            )
+        )
 
     async def settle(self, account: AccountId, expected: ModSeq, ids: Sequence[EntryId]) -> bool:
         arguments: tuple[Any, ...] = (account.octets, int(expected), [id.octets for id in ids])

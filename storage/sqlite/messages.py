@@ -15,7 +15,7 @@ from twisted_mail.storage.sqlite.operations import Transaction, operation
 from twisted_mail.storage.sqlite.threads import ReaderPool
 from twisted_mail.values import AccountId, MessageId, MessageKey
 
-__all__ = ["SQLiteMessages"]
+__all__ = ["SQLiteMessages", "operands", "put"]
 
 BRIEF: Final = ("common_header", "envelope", "structure", "preview", "body", "facts")
 """Columns of ``message_brief``, as they are."""
@@ -31,6 +31,7 @@ LOOKUP: Final = 100
 """Keys in one IN list."""
 
 Cells = tuple[bytes, ...]
+Operands = list[tuple[object, ...]]
 Key = tuple[int, bytes]
 """Bucket, id."""
 
@@ -51,6 +52,22 @@ _INSERT_FULL = _insert("message_full", FULL)
 def put(tx: Transaction, brief: Sequence[Sequence[object]], full: Sequence[Sequence[object]]) -> None:
     tx.db.executemany(_INSERT_BRIEF, brief)
     tx.db.executemany(_INSERT_FULL, full)
+
+
+def operands(account: AccountId, rows: Sequence[MessageRow]) -> tuple[Operands, Operands]:
+    """What `put` takes: the rows as the two tables have them. Raises: ValueError for a column that does not exist."""
+    brief: Operands = []
+    full: Operands = []
+    for row in rows:
+        cells = row.cells
+        known = 0
+        key = (account.octets, row.key.bucket, row.key.id.octets)
+        for columns, table, how in ((BRIEF, brief, bytes), (FULL, full, pack)):
+            known += sum(column in cells for column in columns)
+            table.append((*key, *[how(cells.get(column, b"")) for column in columns]))
+        if known != len(cells):
+            raise ValueError(f"no such column: {', '.join(sorted(set(cells) - set(COLUMNS)))}")
+    return brief, full
 
 
 @operation("messages.delete", repeatable=True)
@@ -164,18 +181,7 @@ class SQLiteMessages:
         self._readers = readers
 
     async def put(self, account: AccountId, rows: Sequence[MessageRow]) -> None:
-        brief: list[tuple[object, ...]] = []
-        full: list[tuple[object, ...]] = []
-        for row in rows:
-            cells = row.cells
-            known = 0
-            key = (account.octets, row.key.bucket, row.key.id.octets)
-            for columns, table, how in ((BRIEF, brief, bytes), (FULL, full, pack)):
-                known += sum(column in cells for column in columns)
-                table.append((*key, *[how(cells.get(column, b"")) for column in columns]))
-            if known != len(cells):
-                raise ValueError(f"no such column: {', '.join(sorted(set(cells) - set(COLUMNS)))}")
-        await self._writers.write("messages.put", brief, full)
+        await self._writers.write("messages.put", *operands(account, rows))
 
     async def get_many(
         self, account: AccountId, keys: Sequence[MessageKey], columns: Sequence[str]

@@ -8,7 +8,7 @@ again; an unknown outcome stays unknown until the slots have been read.
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -36,7 +36,15 @@ from twisted_mail.account.messages import Prepared
 from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.services import PreparedMessage, StoredMessage
-from twisted_mail.storage.interfaces import Checkpoint, Conflict, NewEntry, StorageError, Trimmed, Unavailable
+from twisted_mail.storage.interfaces import (
+    Checkpoint,
+    Conflict,
+    MessageRow,
+    NewEntry,
+    StorageError,
+    Trimmed,
+    Unavailable,
+)
 from twisted_mail.storage.interfaces import Refused as StoreRefused
 from twisted_mail.values import AccountId, EntryId, MessageKey, ModSeq
 
@@ -48,6 +56,8 @@ __all__ = ["MAX_GROUP", "OpenAccount"]
 R = TypeVar("R")
 MAX_GROUP = 512
 """Entries in one append."""
+MAX_UNWRITTEN = 32
+"""Stored messages of one account whose rows wait in memory for the entry that names them."""
 MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
@@ -75,6 +85,7 @@ class OpenAccount:
         self._known_deliveries: tuple[ModSeq, set[bytes]] | None = None
         self._quiet: list[Deferred[None]] = []
         self._closed = False
+        self._unwritten: OrderedDict[bytes, MessageRow] = OrderedDict()
 
     @property
     def id(self) -> AccountId:
@@ -253,7 +264,7 @@ class OpenAccount:
             raise AccountUnavailable("the account has been closed")
         if len(self._queue) >= MAX_WAITING:
             raise AccountUnavailable("too many changes of this account are waiting")
-        waiting = Waiting(intent)
+        waiting = Waiting(intent, [row for id in intent.new_rows() if (row := self._unwritten.pop(id, None))])
         waiting.timer = self._service.clock.callLater(self._service.settings.commit_seconds, self._too_late, waiting)
         self._queue.append(waiting)
         if not self._running:
@@ -387,7 +398,11 @@ class OpenAccount:
         for waiting in proposals:
             waiting.proposed = True
         try:
-            await self._service.log.append(self._id, expected, encoded)
+            rows = [row for waiting in proposals for row in waiting.rows]
+            if rows and self._service.appends_rows is not None:
+                await self._service.appends_rows.append_with_rows(self._id, expected, encoded, rows)
+            else:
+                await self._service.log.append(self._id, expected, encoded)
         except Conflict:
             # ours may have come to stand by a retry inside the store: the ids in the tail say so
             if await self._patiently(lambda: self._tail_holds(encoded, expected)):
@@ -536,12 +551,20 @@ class OpenAccount:
         """Put the row of a prepared message into this account. Raises AccountUnavailable."""
         if not isinstance(message, Prepared):
             raise TypeError("only what Accounts.writer() prepared can be stored")
+        row, stored = self._service.store.row(self._state.bucket, message, int(self._service.wall()) // DAY_SECONDS)
         try:
-            return await self._service.store.put(
-                self._id, self._state.bucket, message, int(self._service.wall()) // DAY_SECONDS
-            )
+            if self._service.appends_rows is None:
+                await self._service.store.put(self._id, [row])
+            else:
+                # it is written together with the entry that names it; the oldest do not wait for theirs too long
+                self._unwritten[row.key.id.octets] = row
+                if len(self._unwritten) > MAX_UNWRITTEN:
+                    oldest = next(iter(self._unwritten.values()))
+                    await self._service.store.put(self._id, [oldest])
+                    self._unwritten.pop(oldest.key.id.octets, None)
         except StorageError as error:
             raise AccountUnavailable("the message could not be stored") from error
+        return stored
 
     # --- the end
 

@@ -90,6 +90,10 @@ class Intent(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
         """The mailboxes whose columns must be loaded before `run`."""
         return ()
 
+    def new_rows(self) -> tuple[bytes, ...]:
+        """The MessageIds of rows that the entry will name for the first time."""
+        return ()
+
     def asks_for_delivery(self) -> bytes | None:
         """The DeliveryId that must be looked up in older checkpoints before `run` (a repeated delivery)."""
         return None
@@ -185,6 +189,9 @@ class AddMessages(Intent[Added], frozen=True, kw_only=True, tag="add-messages"):
     delivery: bytes = b""
     repeated: bool = False
     quota_bytes: int | None = None
+
+    def new_rows(self) -> tuple[bytes, ...]:
+        return tuple(message.message for message in self.messages)
 
     def asks_for_delivery(self) -> bytes | None:
         return self.delivery if self.repeated else None
@@ -422,6 +429,9 @@ class ReplaceMessage(Intent[Replaced], frozen=True, kw_only=True, tag="replace-m
     target: MailboxId
     message: NewMessage
     quota_bytes: int | None = None
+
+    def new_rows(self) -> tuple[bytes, ...]:
+        return (self.message.message,)
 
     def columns(self) -> tuple[MailboxId, ...]:
         return (self.mailbox,)

@@ -158,11 +158,15 @@ class MessageStore:
         """A place for one message that is coming in."""
         return Writer(self._blobs)
 
-    async def put(self, account: AccountId, bucket: int, message: Prepared, today: int) -> StoredMessage:
-        """Write the row under a fresh id. *today* (days since 1970) stands in for a missing Date field."""
+    def row(self, bucket: int, message: Prepared, today: int) -> tuple[MessageRow, StoredMessage]:
+        """The row under a fresh id. *today* (days since 1970) stands in for a missing Date field."""
         key = MessageKey(bucket, MessageId.new())
-        await self._messages.put(account, [MessageRow(key, message.cells)])
-        return StoredMessage(key, message.size, today if message.sent_days is None else message.sent_days)
+        days = today if message.sent_days is None else message.sent_days
+        return MessageRow(key, message.cells), StoredMessage(key, message.size, days)
+
+    async def put(self, account: AccountId, rows: Sequence[MessageRow]) -> None:
+        """Write rows. Raises StorageError."""
+        await self._messages.put(account, rows)
 
     def rows(
         self, account: AccountId, keys: Sequence[MessageKey], columns: Sequence[str]

@@ -18,7 +18,7 @@ from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.messages import MessageStore, Writer
 from twisted_mail.account.tree import Initialise, NewMailbox
 from twisted_mail.services import Account, Exclusive
-from twisted_mail.storage.interfaces import AccountLog, Blobs, Bus, Leases, Messages, StorageError
+from twisted_mail.storage.interfaces import AccountLog, AppendsRows, Blobs, Bus, Leases, Messages, StorageError
 from twisted_mail.values import AccountId, MailboxId
 
 __all__ = ["DEFAULT_MAILBOXES", "AccountService", "AccountSettings"]
@@ -77,6 +77,9 @@ class AccountService:
         self.wall = wall
         self.store = MessageStore(messages, blobs)
         self.log = log
+        able: Any = log
+        self.appends_rows: AppendsRows | None = able if getattr(log, "messages", None) is messages else None
+        """The log, where it writes rows into the same store together with entries."""
         self.bus = bus
         self._leases = leases
         self._open: dict[AccountId, OpenAccount] = {}

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 
 from twisted_mail.account.intents import Intent, Plan
+from twisted_mail.storage.interfaces import MessageRow
 
 __all__ = ["Waiting"]
 
@@ -14,10 +15,12 @@ __all__ = ["Waiting"]
 class Waiting:
     """An intent in the queue, and who waits for it."""
 
-    __slots__ = ("done", "intent", "plan", "proposed", "timer")
+    __slots__ = ("done", "intent", "plan", "proposed", "rows", "timer")
 
-    def __init__(self, intent: Intent[Any]) -> None:
+    def __init__(self, intent: Intent[Any], rows: list[MessageRow]) -> None:
         self.intent = intent
+        self.rows = rows
+        """Message rows that are to be written with its entry."""
         self.plan = Plan()
         self.proposed = False
         self.timer: Any = None

@@ -1,0 +1,128 @@
+"""Accounts over the embedded store: rows and entries in one transaction, two nodes, and what is there after a restart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.trial.unittest import TestCase
+
+from twisted_mail.account import committer
+from twisted_mail.account.errors import OverQuota
+from twisted_mail.account.intents import Added, AddMessages, new_message
+from twisted_mail.account.service import AccountService, AccountSettings
+from twisted_mail.services import Account
+from twisted_mail.storage import Backend, open_backend
+from twisted_mail.storage.interfaces import EngineContext
+from twisted_mail.values import AccountId
+
+
+def octets(number: int, size: int = 2000) -> bytes:
+    return b"Subject: %d\r\n\r\n" % number + b"x" * size + b"\r\n"
+
+
+class AccountOnSQLiteTests(TestCase):
+    async def build(self, folder: Path, **settings: Any) -> tuple[Backend, AccountService]:
+        from twisted.internet import reactor
+
+        backend = open_backend({}, EngineContext(reactor, folder))
+        await backend.start()
+        service = AccountService(
+            log=backend.account_log,
+            messages=backend.messages,
+            blobs=backend.blobs,
+            leases=backend.leases,
+            bus=backend.bus,
+            clock=reactor,
+            settings=AccountSettings(**settings),
+        )
+
+        async def stop() -> None:
+            await service.stop()
+            await backend.stop()
+
+        self.addCleanup(lambda: Deferred.fromCoroutine(stop()))
+        return backend, service
+
+    async def deliver(self, service: AccountService, account: Account, number: int, **options: Any) -> Added:
+        writer = service.writer()
+        await writer.write(octets(number))
+        stored = await account.store(await writer.finish())
+        return await account.commit(
+            AddMessages(mailbox=account.state.inbox.id, messages=(new_message(stored, 1),), **options)
+        )
+
+    async def read_all(self, account: Account) -> list[bytes]:
+        columns = await account.columns(account.state.inbox)
+        found = []
+        for _, slot in columns.iterate():
+            found.append(b"".join([chunk async for chunk in account.octets(columns.key(slot))]))
+        return found
+
+    async def keys(self, backend: Backend, account: Account) -> int:
+        return sum([len(batch) async for batch in backend.messages.iterate(account.id)])
+
+    async def test_a_row_is_written_with_its_entry_and_not_where_that_is_refused(self) -> None:
+        backend, service = await self.build(Path(self.mktemp()))
+        account = await service.open(AccountId.new())
+        await self.deliver(service, account, 1)
+        try:
+            await self.deliver(service, account, 2, quota_bytes=100)
+        except OverQuota:
+            pass
+        else:
+            self.fail("over quota")
+        self.assertEqual(await self.read_all(account), [octets(1)])
+        self.assertEqual(await self.keys(backend, account), 1)
+
+    async def test_two_nodes_deliver_at_once_and_every_row_is_there(self) -> None:
+        _, service = await self.build(Path(self.mktemp()), checkpoint_entries=10)
+        other = AccountService(
+            log=service.log,
+            messages=service.store._messages,
+            blobs=service.store._blobs,
+            leases=service._leases,
+            bus=service.bus,
+            clock=service.clock,
+            settings=service.settings,
+        )
+        id = AccountId.new()
+        accounts = [await service.open(id), await other.open(id)]
+        await gatherResults(
+            [
+                Deferred.fromCoroutine(self.deliver(node, account, number))
+                for node, account in zip((service, other), accounts, strict=True)
+                for number in range(30)
+            ]
+        )
+        for account in accounts:
+            await account.refresh()
+            self.assertEqual(sorted(await self.read_all(account)), sorted([octets(n) for n in range(30)] * 2))
+        await other.stop()
+
+    async def test_stored_messages_whose_entry_takes_long_are_written_all_the_same(self) -> None:
+        backend, service = await self.build(Path(self.mktemp()))
+        account = await service.open(AccountId.new())
+        stored = []
+        for number in range(committer.MAX_UNWRITTEN + 10):
+            writer = service.writer()
+            await writer.write(octets(number))
+            stored.append(await account.store(await writer.finish()))
+        self.assertEqual(await self.keys(backend, account), 10)
+        messages = tuple(new_message(each, 1) for each in stored)
+        await account.commit(AddMessages(mailbox=account.state.inbox.id, messages=messages))
+        self.assertEqual(await self.read_all(account), [octets(n) for n in range(len(stored))])
+
+    async def test_everything_is_there_after_a_restart(self) -> None:
+        folder = Path(self.mktemp())
+        id = AccountId.new()
+        backend, service = await self.build(folder, checkpoint_entries=7)
+        account = await service.open(id)
+        for number in range(20):
+            await self.deliver(service, account, number)
+        await service.stop()
+        await backend.stop()
+        _, again = await self.build(folder)
+        account = await again.open(id)
+        self.assertEqual(await self.read_all(account), [octets(n) for n in range(20)])
