@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.admin.calling import PASSWORD, Mailctl
 
 USER = "ann@example.org"
@@ -156,6 +158,15 @@ def test_output_for_a_pipe_is_plain_and_a_closed_pipe_no_error(ann: Mailctl) -> 
     command = f"{sys.executable} -m twisted_mail.admin {' '.join(ann.words('account', 'log', USER))} | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can stand in for another user")
+def test_root_does_not_write_into_another_users_store(ann: Mailctl) -> None:
+    os.chown(ann.folder / "data", 12345, 12345)
+    result = ann.run("user", "list", "--json")
+    assert (result.status, result.error()["code"]) == (1, "wrong-user") and "sudo -u #12345" in result.error()["text"]
+    os.chown(ann.folder / "data", 0, 0)
+    ann.good("user", "list")
 
 
 def test_json_stands_in_front_or_behind(ann: Mailctl) -> None:

@@ -102,8 +102,10 @@ class Demo:
         running = self.running()
         if running is not None:
             raise Problem(Status.CONFLICT, "running", f"the demo in {self.folder} runs already (process {running})")
-        if fresh or (self.folder.exists() and not self._passwords.exists()):
-            self._remove()
+        self._check()
+        if fresh or not self._passwords.exists():
+            # also what an attempt that was cut off has left
+            shutil.rmtree(self.folder, ignore_errors=True)
         said: list[str] = []
         ports = choose_ports(DEV_PORTS)
         for name, port in ports.items():
@@ -132,13 +134,10 @@ class Demo:
         seconds = time.monotonic() - started
         return [*said, f"made {self.folder}: {DOMAIN}, {len(USERS)} users, {MESSAGES} messages each, in {seconds:.1f} s"]
 
-    def _remove(self) -> None:
-        """Only what a demo has made: a folder of something else is left alone. Raises Problem."""
-        if not self.folder.exists():
-            return
-        if {each.name for each in self.folder.iterdir()} - _OURS:
+    def _check(self) -> None:
+        """A folder of something else is left alone. Raises Problem."""
+        if self.folder.exists() and {each.name for each in self.folder.iterdir()} - _OURS:
             raise Problem(Status.CONFLICT, "exists", f"{self.folder} is no demo: name another folder with --folder")
-        shutil.rmtree(self.folder)
 
     def passwords(self) -> dict[str, str]:
         """Address to password."""
@@ -161,11 +160,16 @@ class Demo:
             return None
         return pid if b"twistd" in command else None
 
+    def command(self) -> list[str]:
+        """What runs the server."""
+        twistd = Path(sys.executable).with_name("twistd")
+        if not twistd.exists():
+            raise Problem(Status.FAILED, "no-twistd", f"there is no {twistd}: install the suite where this Python is")
+        return [str(twistd), "-n", "--pidfile=", "mail", "--config", str(self.configuration)]
+
     def start(self) -> subprocess.Popen[bytes]:
         """Start the server and wait until every listener answers. Raises Problem with the end of its log."""
-        twistd = Path(sys.executable).with_name("twistd")
-        words = [str(twistd)] if twistd.exists() else [sys.executable, "-m", "twisted"]
-        words += ["-n", "--pidfile=", "mail", "--config", str(self.configuration)]
+        words = self.command()
         with self.log.open("wb") as log:
             # a session of its own: Ctrl-C on the terminal is for this process, which then ends the server in order
             server = subprocess.Popen(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from twisted_mail.account.service import AccountService
@@ -98,6 +101,20 @@ def embedded(configuration: Configuration) -> bool:
     return configuration.storage.metadata.partition("?")[0] in ("sqlite:", "sqlite")
 
 
+def _check_user(data: Path) -> None:
+    """Root would leave files that the server cannot read. Raises Problem."""
+    if os.geteuid() != 0 or not data.exists():
+        return
+    owner = data.stat().st_uid
+    if owner != 0:
+        try:
+            name = pwd.getpwuid(owner).pw_name
+        except KeyError:
+            name = f"#{owner}"
+        text = f"{data} belongs to the user {name}: run this as that user (sudo -u {name} mailctl …)"
+        raise Problem(Status.FAILED, "wrong-user", text)
+
+
 @asynccontextmanager
 async def opened(reactor: Any, configuration: Configuration, *, create: bool = False) -> AsyncIterator[Store]:
     """The store, started, and stopped again. *create*: makes the data folder where there is none.
@@ -111,6 +128,7 @@ async def opened(reactor: Any, configuration: Configuration, *, create: bool = F
             f"there is no store in {configuration.data}: name its configuration with --config, or make one with "
             "`mailctl init` or `mailctl domain add`",
         )
+    _check_user(configuration.data)
     prepare_data(configuration.data)
     stores = open_stores(reactor, configuration)
     await stores.backend.start()  # not stores.start(), which does not say whether a later attempt may succeed

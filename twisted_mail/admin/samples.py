@@ -18,7 +18,7 @@ from email.mime.message import MIMEMessage
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
 from email.utils import format_datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from twisted_mail.admin.sample_texts import (
     CHARSET_TEXTS,
@@ -32,6 +32,7 @@ from twisted_mail.admin.sample_texts import (
 
 __all__ = ["Sample", "samples"]
 
+T = TypeVar("T")
 DAY: Final = 86_400
 _SMTP: Final = policy.SMTP.clone(max_line_length=78)
 
@@ -68,7 +69,14 @@ class _Author:
         self.name = address.partition("@")[0].capitalize()
         self.others = [(other.partition("@")[0].capitalize(), other) for other in others]
         self.number = 0
+        self.turns: dict[int, int] = {}
         self.threads: list[tuple[str, str, list[str]]] = []
+
+    def next_of(self, texts: Sequence[T]) -> T:
+        """One after the other, so that each occurs."""
+        turn = self.turns.get(id(texts), 0)
+        self.turns[id(texts)] = turn + 1
+        return texts[turn % len(texts)]
 
     def words(self, count: int) -> str:
         return " ".join(self.random.choice(WORDS) for _ in range(count))
@@ -176,7 +184,7 @@ def _large(author: _Author) -> Message:
 
 
 def _charset(author: _Author) -> Message:
-    charset, subject, text = CHARSET_TEXTS[author.number % len(CHARSET_TEXTS)]
+    charset, subject, text = author.next_of(CHARSET_TEXTS)
     message = MIMEText(text, "plain", charset, policy=policy.compat32)
     from email.header import Header
 
@@ -305,7 +313,7 @@ def _list_post(author: _Author) -> Message:
 
 def _running(author: _Author) -> Message:
     """Right to left, emoji, long words."""
-    subject, text = RUNNING[author.number % len(RUNNING)]
+    subject, text = author.next_of(RUNNING)
     message = EmailMessage(policy=_SMTP)
     message.set_content(text)
     return _headed(author, message, subject)
