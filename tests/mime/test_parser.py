@@ -180,6 +180,15 @@ def test_a_delimiter_ends_a_header_that_has_no_blank_line() -> None:
     assert_sound(octets, parse(octets))
 
 
+def test_an_embedded_message_of_which_nothing_came() -> None:
+    for tail in (b"", b"\r\n", b"\r\n\r\n", b"\r\n--b--", b"\r\n\r\n--b--", b"\r\n\r\n\r\n--b--"):
+        octets = MIXED + b"--b\r\nContent-Type: message/rfc822" + tail
+        message = parse(octets)
+        assert_sound(octets, message)
+        assert message.root.parts[0].message is not None
+    assert_sound(octets, parse(octets, Limits(parts=2)))
+
+
 def test_boundaries_are_read_with_quotes_escapes_and_rfc_2231() -> None:
     for parameter in (b'"a b:c"', b'"a\\ b\\:c"', b'"a b:c "'):
         octets = b"Content-Type: multipart/mixed; boundary=" + parameter + b"\r\n\r\n--a b:c\r\n\r\nx\r\n--a b:c--"

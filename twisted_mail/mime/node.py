@@ -67,6 +67,8 @@ class Node:
         self.block: Block | None = None
         self.bodystructure = b""
         self.body = b""
+        if self.is_message:
+            part.envelope = EMPTY_ENVELOPE
         if parent is not None:
             if message:
                 parent.message = self

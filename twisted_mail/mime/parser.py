@@ -120,6 +120,8 @@ class MessageParser:
             hit = self._find(buffer, at, stop, final or blank is not None)
             if hit is not None:
                 self._header_done(buffer, at, hit[0])
+                if self._in_header:  # an embedded message began, and is empty
+                    self._header_done(buffer, hit[0], hit[0])
                 return self._delimited(buffer, hit[0], hit)
         if blank is not None:
             return self._header_done(buffer, at, blank.end())
