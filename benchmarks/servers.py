@@ -102,12 +102,14 @@ class Server(ABC):
         for port in self.ports.values():
             while True:
                 try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
+                    with socket.create_connection(("127.0.0.1", port), 5) as probe:
+                        if probe.recv(1):  # ours opens its ports early, and greets when it is ready
+                            break
                 except OSError:
-                    if time.monotonic() > deadline:
-                        raise TimeoutError(f"{self.name} does not answer on port {port}") from None
-                    time.sleep(0.05)
+                    pass
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{self.name} does not answer on port {port}") from None
+                time.sleep(0.05)
 
 
 class Ours(Server):

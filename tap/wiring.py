@@ -1,20 +1,33 @@
-"""Putting the suite together: storage, accounts, and a factory for each listener."""
+"""Putting the suite together: storage, accounts, logins, TLS, delivery, and a factory for each listener."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.protocol import Factory
 
+from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
+from twisted_mail.auth.service import AuthenticationService, load_secret
+from twisted_mail.auth.threads import HashThreads
+from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
+from twisted_mail.delivery import DeliverySettings, MailIntake
+from twisted_mail.imap.recent import Recents
+from twisted_mail.imap.server import IMAPServerFactory
+from twisted_mail.imap.settings import Settings as IMAPSettings
+from twisted_mail.pop3.server import POP3ServerFactory
+from twisted_mail.pop3.settings import Settings as POP3Settings
+from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
+from twisted_mail.smtp.server import SMTPServerFactory
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import LISTENERS, Configuration
 from twisted_mail.tap.stores import open_stores
 
-__all__ = ["Node", "assemble", "check", "smtp_limits"]
+__all__ = ["Node", "assemble", "check", "imap_settings", "pop3_settings", "smtp_limits", "tls_contexts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +42,21 @@ class Node:
 def check(configuration: Configuration) -> None:
     """What a master looks at before it starts workers. Raises: StartError."""
     prepare_data(configuration.data)
+    tls_contexts(configuration)
+
+
+def tls_contexts(configuration: Configuration) -> TLSContexts:
+    """The certificates that are configured, or the self-signed pair in the data folder. Raises: StartError."""
+    tls = configuration.tls
+    try:
+        if tls.certificate is not None and tls.key is not None:
+            first = KeyPair(tls.certificate, tls.key)
+        else:
+            first = self_signed(configuration.data / "tls", configuration.hostname)
+        others = [KeyPair(each.certificate, each.key, each.names) for each in tls.sni]
+        return TLSContexts([first, *others], minimum=tls.minimum)
+    except CertificateError as error:
+        raise StartError(f"tls: {error}") from None
 
 
 def smtp_limits(configuration: Configuration) -> SMTPLimits:
@@ -46,26 +74,130 @@ def smtp_limits(configuration: Configuration) -> SMTPLimits:
     )
 
 
+def imap_settings(configuration: Configuration) -> IMAPSettings:
+    """The bounds and habits of IMAP. Connections are counted by the gates, over all protocols."""
+    imap, limits = configuration.imap, configuration.limits
+    return IMAPSettings(
+        separator=imap.separator,
+        message_bytes=limits.message_bytes,
+        line_bytes=imap.line_bytes,
+        literal_bytes=imap.literal_bytes,
+        login_seconds=limits.login,
+        idle_seconds=imap.idle,
+        command_seconds=imap.command,
+        bad_commands=limits.bad_commands,
+        connections_per_address=0,
+    )
+
+
+def pop3_settings(configuration: Configuration) -> POP3Settings:
+    """The bounds and habits of POP3."""
+    pop3, limits = configuration.pop3, configuration.limits
+    return POP3Settings(
+        login_seconds=limits.login,
+        idle_seconds=pop3.idle,
+        login_delay_seconds=pop3.login_delay,
+        bad_commands=limits.bad_commands,
+        connections_per_address=0,
+    )
+
+
 class _Suite:
     """Everything of one process."""
 
     def __init__(self, reactor: Any, configuration: Configuration, node: Node, checkers: Sequence[Any]) -> None:
+        self._reactor = reactor
         self._configuration = configuration
+        self._checkers = checkers
         self._stores = open_stores(reactor, configuration)
+        self._threads = HashThreads(reactor, configuration.threads.passwords)
+        self._tls: TLSContexts | None = None
+        self._recents = Recents(time.time())
         self._started = False
         self._factories: dict[str, Factory] = {}
 
     async def start(self) -> Mapping[str, Factory]:
         """Open the stores, then build a factory for each listener that is configured. Raises: StartError."""
+        configuration = self._configuration
+        self._tls = tls_contexts(configuration)
         await self._stores.start()
         self._started = True
+        authentication = self._authentication()
+        intake = MailIntake(
+            self._stores.backend.directory,
+            self._stores.accounts,
+            DeliverySettings(
+                hostname=configuration.hostname,
+                subaddress=configuration.smtp.subaddress,
+                hops=configuration.smtp.hops,
+            ),
+        )
         for name in LISTENERS:
-            if getattr(self._configuration.listen, name) and name not in self._factories:
-                raise StartError(f"listen.{name}: this version has no server for it")
+            if getattr(configuration.listen, name):
+                self._factories[name] = self._factory(name, authentication, intake)
         return self._factories
 
+    def _authentication(self) -> AuthenticationService:
+        configuration, backend = self._configuration, self._stores.backend
+        parameters = PasswordParameters(
+            memory_kib=configuration.auth.argon2_memory // 1024, passes=configuration.auth.argon2_passes
+        )
+        try:
+            secret = load_secret(configuration.data / "login-secret")
+        except OSError as error:
+            raise StartError(f"data: {error}") from None
+        return AuthenticationService(
+            backend.directory,
+            backend.cache,
+            PasswordVerifier(self._threads.defer, self._reactor, parameters),
+            self._reactor,
+            checkers=self._checkers,
+            allow_cleartext=configuration.auth.allow_cleartext,
+            failures_per_minute=configuration.auth.failures_per_minute,
+            subaddress=configuration.smtp.subaddress,
+            secret=secret,
+        )
+
+    def _factory(self, name: str, authentication: AuthenticationService, intake: MailIntake) -> Factory:
+        hostname, clock, tls = self._configuration.hostname, self._reactor, self._tls
+        from_the_start = name in ("submissions", "imaps", "pop3s")
+        if name.startswith("imap"):
+            return IMAPServerFactory(
+                self._stores.accounts,
+                authentication,
+                imap_settings(self._configuration),
+                tls,
+                clock,
+                hostname,
+                implicit_tls=from_the_start,
+                recents=self._recents,
+            )
+        if name.startswith("pop3"):
+            return POP3ServerFactory(
+                self._stores.accounts,
+                authentication,
+                pop3_settings(self._configuration),
+                tls,
+                clock,
+                hostname,
+                implicit_tls=from_the_start,
+            )
+        profile = {"smtp": MX, "lmtp": LMTP}.get(name, SUBMISSION)
+        return SMTPServerFactory(
+            profile,
+            intake,
+            authentication if profile.submission else None,
+            smtp_limits(self._configuration),
+            tls,
+            clock,
+            hostname,
+            implicit_tls=from_the_start,
+        )
+
     def reload(self) -> None:
-        """Nothing here is read from certificates."""
+        """Read the certificates again."""
+        if self._tls is not None:
+            self._tls.reload()
 
     def drain(self) -> None:
         """Every factory tells its sessions."""
@@ -74,6 +206,7 @@ class _Suite:
 
     async def stop(self) -> None:
         """Close the stores, if they were opened."""
+        self._threads.stop()
         if self._started:
             await self._stores.stop()
 

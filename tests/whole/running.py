@@ -69,13 +69,19 @@ class RunningServer:
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
         deadline = time.monotonic() + 30
-        for port in self.ports.values():
-            while True:
-                with contextlib.suppress(OSError):
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                assert self.process.poll() is None and time.monotonic() < deadline, self.log()
-                time.sleep(0.05)
+        while not self._greets():
+            assert self.process.poll() is None and time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def _greets(self) -> bool:
+        """Ports are open early, and silent until everything is ready."""
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("127.0.0.1", self.ports["imap"]), 1) as connection,
+        ):
+            connection.settimeout(2)
+            return connection.recv(4).startswith(b"* OK")
+        return False
 
     def log(self) -> str:
         """What the server has logged."""

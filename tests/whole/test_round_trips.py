@@ -227,4 +227,4 @@ def test_what_was_acknowledged_survives_a_kill(restarted: RunningServer) -> None
     connection = imap(restarted)
     same_behind_trace(all_bodies(connection, "INBOX"), sent)
     connection.logout()
-    assert restarted.stop() == 0
+    assert restarted.stop() in (0, -15)  # twistd ends by the signal that stopped it
