@@ -163,6 +163,7 @@ def test_text_of_an_unknown_encoding_is_no_text() -> None:
         ("w<b>or</b>d", "word"),
         ("<td>1</td><td>2</td>", "1\n2"),
         ("a &lt;b&gt; &auml;&#228;&#xe4; &nbsp;c", "a <b> äää \xa0c"),
+        ("&amp &copy &#8364 &#x80; &#0; &#xD800; &#1114112; &unknown; &x; &;", "& © € € \ufffd \ufffd \ufffd &unknown; &x; &;"),
         ("<!-- <p>no</p> -->yes", "yes"),
         ("<script>if (a<b) x()</script>yes<STYLE>p {}</STYLE >!", "yes !"),
         ("<script>never closed", ""),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from html import unescape
+from html.entities import html5
 from typing import Final
 
 __all__ = ["html_text"]
@@ -21,6 +22,8 @@ _BLOCKS: Final = """address article aside blockquote body br caption center dd d
 _BREAK: Final = {slash + form: "\n" for name in _BLOCKS for form in (name, name.upper()) for slash in ("", "/")}
 
 
+_ENTITY: Final = re.compile(r"&(?:#([0-9]{1,7})|#[xX]([0-9a-fA-F]{1,6})|[A-Za-z][A-Za-z0-9]{1,31}+);?")
+_NAMED: Final = {"&" + name: text for name, text in html5.items()}
 _AT_ONCE: Final = 1 << 19
 """Characters: a list of tags and words costs some twenty times its text."""
 
@@ -66,5 +69,17 @@ def _inline(html: str) -> str:
 
 def _lines(text: str) -> str:
     if "&" in text:
-        text = unescape(text)
+        text = _ENTITY.sub(_character, text)
     return "\n".join([line for piece in text.split("\n") if (line := piece.strip())])
+
+
+def _character(match: re.Match[str]) -> str:
+    """What an entity stands for; itself if nobody knows. `html.unescape` does the same at five times the cost, as it
+    tries every beginning of an unknown name."""
+    decimal, hexadecimal = match.groups()
+    if decimal is None and hexadecimal is None:
+        return _NAMED.get(match[0], match[0])
+    number = int(decimal) if decimal else int(hexadecimal, 16)
+    if 0x9F < number < 0xD800 or 0x1F < number < 0x7F:
+        return chr(number)
+    return unescape(match[0])

@@ -101,7 +101,7 @@ _decoder: Final = msgspec.msgpack.Decoder(Part)
 def encode_layout(root: Part) -> bytes:
     """The tree in few octets, for sections and BINARY without the message. The first octet is the version.
 
-    Measured: a message of five parts is 0.4 kB, encodes in 3 µs and decodes in 5 µs.
+    Measured: a message of five parts is 0.35 kB, encodes in 3 µs and decodes in 3 µs.
     """
     return _VERSION + _encoder.encode(_bare(root))
 

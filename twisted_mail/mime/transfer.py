@@ -113,15 +113,12 @@ class TransferDecoder:
             elif line.rstrip() == b"end":
                 self._started = False
             else:
+                # Only what the length says: some encoders write a wrong one or drop trailing blanks.
+                count = (((line[0] - 32) & 63) * 4 + 5) // 3
                 try:
-                    decoded.append(binascii.a2b_uu(line))
+                    decoded.append(binascii.a2b_uu(line[:count]))
                 except binascii.Error:
-                    # Some encoders write a wrong length or drop trailing blanks: take what the length says.
-                    count = (((line[0] - 32) & 63) * 4 + 5) // 3
-                    try:
-                        decoded.append(binascii.a2b_uu(line[:count]))
-                    except binascii.Error:
-                        continue
+                    continue
         return b"".join(decoded)
 
 
