@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from unittest.mock import patch
@@ -82,3 +83,37 @@ def test_samples_are_varied_and_the_same_every_time() -> None:
         bare = sample.data.replace(b"\r\n", b"")
         assert b"\n" not in bare and b"\r" not in bare and max(map(len, sample.data.split(b"\r\n"))) <= 998
     assert [s.received for s in first] == sorted(s.received for s in first) and first[-1].received <= 1_790_000_000
+
+
+@pytest.mark.clients
+def test_the_whole_demo_and_every_command_that_it_prints(tmp_path: Path) -> None:
+    """As `make demo` runs it, in the background; each printed curl line is run as it stands."""
+    words = [sys.executable, "-m", "twisted_mail.admin.demo"]
+    started = subprocess.run([*words, "--background"], cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    try:
+        assert started.returncode == 0, started.stdout + started.stderr
+        lines = [line.strip() for line in started.stdout.splitlines() if line.startswith("    curl ")]
+        assert len(lines) == 10
+        said = {}
+        for line in lines:
+            done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+            assert done.returncode == 0, (line, done.stderr)
+            said[line] = done.stdout
+        answers = list(said.values())
+        assert "INBOX" in answers[0] and "MESSAGES" in answers[1] and "* SEARCH" in answers[3]
+        assert answers[2] == answers[4] and "Subject: " in answers[2]
+        assert "this came by submission" in answers[8]
+        busy = subprocess.run([*words, "--once"], cwd=tmp_path, capture_output=True, text=True, timeout=90)
+        assert busy.returncode == 4 and "runs already" in busy.stderr
+        ctl = Mailctl(tmp_path / "demo")
+        bob = ctl.json("user", "show", "bob@demo.example")
+        assert bob["messages"] == module.MESSAGES + 2, "mailctl works beside the running server"
+        assert ctl.json("account", "check", "bob@demo.example", "--deep")["result"] == "ok"
+        report = ctl.json("doctor", "ports")
+        assert {each["code"] for each in report["findings"]} == {"ports.answers"}
+    finally:
+        stopped = subprocess.run([*words, "--stop"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert stopped.stdout == "the server has ended\n"
+    again = subprocess.run([*words, "--once"], cwd=tmp_path, capture_output=True, text=True, timeout=90)
+    assert again.returncode == 0 and "going on with the mail" in again.stdout
+    assert subprocess.run([*words, "--stop"], cwd=tmp_path, capture_output=True, text=True).stdout == "no server runs\n"

@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
+from twisted_mail.account.committer import MAX_UNWRITTEN
 from twisted_mail.account.errors import MailboxExists
 from twisted_mail.account.intents import AddMessages, NewMessage, new_message
 from twisted_mail.account.state import Mailbox, check_mailbox_name
@@ -27,9 +28,10 @@ __all__ = ["BATCH_BYTES", "BATCH_MESSAGES", "Importer", "Report", "SourceMessage
 
 T = TypeVar("T")
 
-BATCH_MESSAGES: Final = 200
+BATCH_MESSAGES = MAX_UNWRITTEN
+"""A batch is committed at so many messages: an account writes so many rows together with the entry that names them."""
 BATCH_BYTES: Final = 16 * 1024 * 1024
-"""A batch is committed at so many messages, or at so many octets of them."""
+"""Or at so many octets of messages."""
 
 
 class SourceMessage(Protocol):
