@@ -158,8 +158,10 @@ class POP3Server(Protocol):
         if self._ended:
             self._abandon()
             return
-        self._flush()
         session = self._session
+        if self._factory.draining:
+            session.drain()
+        self._flush()
         if session.closing:
             self._lose()
             self._abandon()
