@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Coroutine
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import closing, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,6 +92,18 @@ class Mailctl:
                 return await act(store)
 
         return run(main)
+
+    def entries(self) -> int:
+        """Entries of all accounts, read from the file: whoever opens the store may become the one that writes."""
+        with closing(sqlite3.connect(f"file:{self.folder}/data/mail.sqlite?mode=ro", uri=True)) as db:
+            found: int = db.execute("SELECT count(*) FROM account_log").fetchone()[0]
+        return found
+
+    def wait_for_entries(self, count: int, running: subprocess.Popen[Any]) -> None:
+        """Until there are so many, or *running* has ended."""
+        deadline = time.monotonic() + 30
+        while self.entries() < count and running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
 
     def with_user(self, address: str = "ann@example.org") -> Mailctl:
         """A domain and a user."""

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from unittest.mock import patch
 
@@ -127,10 +126,7 @@ def test_a_killed_import_goes_on_where_it_was(ann: Mailctl, tmp_path: Path) -> N
     )
     words = [sys.executable, "-c", program, *ann.words("import", "maildir", source, "--to", USER)]
     running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    imported = 0
-    deadline = time.monotonic() + 30
-    while imported < 30 and running.poll() is None and time.monotonic() < deadline:
-        imported = ann.json("user", "show", USER)["messages"]  # beside it, through the process that writes
+    ann.wait_for_entries(4, running)
     running.send_signal(signal.SIGKILL)
     running.wait()
     before = ann.json("user", "show", USER)["messages"]

@@ -66,9 +66,7 @@ def test_it_works_beside_the_process_that_writes(ctl: Mailctl) -> None:
 def test_the_process_has_the_promised_exit_statuses_and_streams(ann: Mailctl) -> None:
     for words, status in (
         (("user", "list"), 0),
-        (("user", "show", "nobody@example.org"), 3),
         (("domain", "add", "example.org"), 4),
-        (("user", "nonsense"), 2),
         ((), 2),
     ):
         result = ann.process(*words)
@@ -141,9 +139,7 @@ def test_an_interrupt_ends_it_and_frees_the_store(ann: Mailctl, tmp_path: Path) 
         (source / f"{1_700_000_000 + number}.a.h:2,").write_bytes(b"Subject: %d\n\n" % number + b"words\n" * 300)
     words = [sys.executable, "-m", "twisted_mail.admin", *ann.words("import", "maildir", tmp_path / "m", "--to", USER)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 30
-    while ann.json("user", "show", USER)["messages"] == 0 and time.monotonic() < deadline:
-        pass
+    ann.wait_for_entries(3, process)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "mailctl: interrupted\n")
@@ -154,7 +150,7 @@ def test_an_interrupt_ends_it_and_frees_the_store(ann: Mailctl, tmp_path: Path) 
 def test_output_for_a_pipe_is_plain_and_a_closed_pipe_no_error(ann: Mailctl) -> None:
     for number in range(3):
         ann.good("alias", "add", f"a{number}@example.org", USER)
-    assert ann.process("alias", "list").out == "".join(f"a{number}@example.org\t{USER}\n" for number in range(3))
+    assert ann.run("alias", "list").out == "".join(f"a{number}@example.org\t{USER}\n" for number in range(3))
     command = f"{sys.executable} -m twisted_mail.admin {' '.join(ann.words('account', 'log', USER))} | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
     assert "Traceback" not in done.stderr
