@@ -13,6 +13,7 @@ from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.session import Session
 from twisted_mail.imap.settings import Settings
 from twisted_mail.services import (
+    Account,
     AuthenticationFailed,
     Challenge,
     Exchange,
@@ -80,11 +81,18 @@ class Logins:
 class Node:
     """One process: the account service, the logins, and what sessions share."""
 
-    def __init__(self, house: House | None = None, settings: Settings | None = None, **logins: Any) -> None:
+    def __init__(
+        self,
+        service: AccountService | None = None,
+        settings: Settings | None = None,
+        *,
+        house: House | None = None,
+        cleartext: bool = True,
+    ) -> None:
         self.house = house or House()
-        self.service: AccountService = self.house.service
+        self.service = service or self.house.service
         self.settings = settings or Settings()
-        self.logins = Logins(**logins)
+        self.logins = Logins(cleartext=cleartext)
         self.recents = Recents(self.wall())
 
     def wall(self) -> float:
@@ -93,9 +101,29 @@ class Node:
     def talk(self, **more: Any) -> Talk:
         return Talk(self, **more)
 
-    def open(self, name: str = "ann") -> Any:
+    async def open(self, name: str = "ann") -> Account:
         """The account of *name*, as another user of the service has it."""
-        return now(self.service.open(self.logins.account(name)))
+        return await self.service.open(self.logins.account(name))
+
+    async def add(
+        self,
+        octets: bytes,
+        *,
+        mailbox: str = "INBOX",
+        flags: tuple[str, ...] = (),
+        received: int | None = None,
+        zone: int = 0,
+        name: str = "ann",
+    ) -> None:
+        """Deliver a message."""
+        account = await self.open(name)
+        writer = self.service.writer()
+        await writer.write(octets)
+        stored = await account.store(await writer.finish())
+        when = int(self.wall()) if received is None else received
+        target = account.state.mailbox(mailbox).id
+        await account.commit(AddMessages(mailbox=target, messages=(new_message(stored, when, zone, flags),)))
+        self.service.release(account)
 
 
 class Talk:
@@ -190,32 +218,18 @@ class Talk:
         assert b"select OK" in answer, answer
         return self
 
+    @property
+    def at_rest(self) -> bool:
+        """It waits for the client, for TLS, for the peer to read, or is over."""
+        waits = (self._input, self._drain, self.handshake)
+        return self.ended or any(each is not None and not each.called for each in waits)
+
     def lose(self) -> None:
         """The connection is gone."""
         self.session.lost = True
         self._running.cancel()
 
 
-def add(
-    node: Node,
-    octets: bytes,
-    *,
-    mailbox: str = "INBOX",
-    flags: tuple[str, ...] = (),
-    received: int | None = None,
-    zone: int = 0,
-    name: str = "ann",
-) -> None:
-    """Deliver a message."""
-    account = node.open(name)
-
-    async def deliver() -> None:
-        writer = node.service.writer()
-        await writer.write(octets)
-        stored = await account.store(await writer.finish())
-        when = int(node.wall()) if received is None else received
-        target = account.state.mailbox(mailbox).id
-        await account.commit(AddMessages(mailbox=target, messages=(new_message(stored, when, zone, flags),)))
-
-    now(deliver())
-    node.service.release(account)
+def add(node: Node, octets: bytes, **more: Any) -> None:
+    """`Node.add` over an engine that never waits."""
+    now(node.add(octets, **more))

@@ -14,7 +14,7 @@ from twisted_mail.account.intents import AddMessages, NewMessage, ReplaceMessage
 from twisted_mail.account.state import Mailbox
 from twisted_mail.imap import codes, registry
 from twisted_mail.imap.commands.append import Append, AppendMessage, Replace
-from twisted_mail.imap.execute.message import READ_ONLY, check_flags, runs
+from twisted_mail.imap.execute.message import READ_ONLY, check_flags, runs, target_mailbox
 from twisted_mail.imap.replies import Condition, bad, no, ok
 from twisted_mail.imap.syntax import BadCommand, BadSyntax, State, Tagged
 from twisted_mail.imap.wire_events import CommandReceived, LiteralAnnounced, LiteralData, LiteralEnd
@@ -41,7 +41,8 @@ class _Place:
 
 
 def _place(session: Session, command: Append | Replace) -> _Place | Condition:
-    """Raises BadSyntax, NoSuchMailbox."""
+    """Raises BadSyntax."""
+    replaced: int | None = None
     if isinstance(command, Replace):
         view = session.selected
         if view.readonly:
@@ -56,8 +57,9 @@ def _place(session: Session, command: Append | Replace) -> _Place | Condition:
             slot = view.present[command.number - 1]
         if slot is None:
             return no("There is no such message", codes.NONEXISTENT)
-        return _Place(session.mailbox(command.mailbox), view.columns.uids[slot])
-    return _Place(session.mailbox(command.mailbox))
+        replaced = view.columns.uids[slot]
+    mailbox = target_mailbox(session, command.mailbox)
+    return mailbox if isinstance(mailbox, Condition) else _Place(mailbox, replaced)
 
 
 def _last(command: Append | Replace) -> AppendMessage:
@@ -79,8 +81,6 @@ def _refusal(session: Session, tagged: Tagged, event: LiteralAnnounced, taken: i
         place = _place(session, command)
     except BadSyntax as error:
         return bad(error.text.capitalize())
-    except NoSuchMailbox as error:
-        return session.condition_for(error, target=True)
     if isinstance(place, Condition):
         return place
     if message.utf8 and not session.enabled.utf8:
@@ -148,10 +148,7 @@ async def _complete(session: Session, tagged: Tagged, prepared: list[PreparedMes
     if isinstance(command, BadCommand):
         return bad(command.why.capitalize())
     assert isinstance(command, Append | Replace)
-    try:
-        place = _place(session, command)
-    except NoSuchMailbox as error:
-        return session.condition_for(error, target=True)
+    place = _place(session, command)
     if isinstance(place, Condition):
         return place
     described = (command.message,) if isinstance(command, Replace) else command.messages

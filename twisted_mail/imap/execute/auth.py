@@ -52,6 +52,7 @@ async def start_tls(session: Session, tag: bytes, command: StartTls) -> Conditio
     session.write(ok("Begin TLS negotiation now").tagged(tag))
     session.wire.discard_buffered()
     session.peer = await session.sink.start_tls()
+    session.wire.discard_buffered()
     return None
 
 

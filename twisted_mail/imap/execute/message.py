@@ -9,14 +9,14 @@ from pyroaring import BitMap
 
 from twisted_mail.account.columns import SYSTEM_FLAGS
 from twisted_mail.account.entries import pack_uids
-from twisted_mail.account.errors import NoSuchMailbox
+from twisted_mail.account.errors import InvalidMailboxName, NoSuchMailbox
 from twisted_mail.account.intents import ChangeFlags, Copied, CopyMessages
 from twisted_mail.account.intents import Expunge as ExpungeIntent
-from twisted_mail.account.state import Mailbox
+from twisted_mail.account.state import Mailbox, check_mailbox_name
 from twisted_mail.imap import codes
 from twisted_mail.imap.codes import Code
 from twisted_mail.imap.commands.message import Check, Copy, Expunge, Idle, Move, Store
-from twisted_mail.imap.replies import Condition, bad, condition_for, no, ok
+from twisted_mail.imap.replies import Condition, bad, no, ok
 from twisted_mail.imap.selected import batches
 from twisted_mail.imap.sequence import Range, SequenceSet
 from twisted_mail.imap.syntax import BadSyntax
@@ -24,7 +24,7 @@ from twisted_mail.imap.syntax import BadSyntax
 if TYPE_CHECKING:
     from twisted_mail.imap.session import Session
 
-__all__ = ["CAPABILITIES", "EXECUTE", "READ_ONLY", "check_flags", "runs"]
+__all__ = ["CAPABILITIES", "EXECUTE", "READ_ONLY", "check_flags", "runs", "target_mailbox"]
 
 CAPABILITIES = ("IDLE", "UIDPLUS", "MOVE")
 READ_ONLY = no("The mailbox is selected read-only", codes.READ_ONLY)
@@ -135,13 +135,17 @@ async def store(session: Session, tag: bytes, command: Store) -> Condition:
     return ok("STORE completed", code)
 
 
-def _target(session: Session, name: str) -> Mailbox | Condition:
+def target_mailbox(session: Session, name: str) -> Mailbox | Condition:
+    """Where messages are to go, or why they cannot: TRYCREATE only if CREATE could succeed (RFC 9051 section 7.1)."""
     try:
         return session.mailbox(name)
     except NoSuchMailbox as error:
-        refusal = condition_for(error, target=True)
-        assert refusal is not None
-        return refusal
+        reason: Exception = error
+        try:
+            check_mailbox_name(session.name_in(name))
+        except InvalidMailboxName as invalid:
+            reason = invalid
+        return session.condition_for(reason, target=True)
 
 
 async def _transfer(session: Session, command: Copy | Move, *, move: bool) -> tuple[Copied, BitMap] | Condition:
@@ -150,7 +154,7 @@ async def _transfer(session: Session, command: Copy | Move, *, move: bool) -> tu
     slots = view.resolve(command.numbers, uid=command.uid)
     if move and view.readonly:
         return READ_ONLY
-    target = _target(session, command.mailbox)
+    target = target_mailbox(session, command.mailbox)
     if isinstance(target, Condition):
         return target
     dead = view.dead(slots)
