@@ -281,6 +281,9 @@ Manage it:
 def main(folder: Path, fresh: bool, once: bool, background: bool, stopping: bool) -> None:
     """A mail server with two users and their mail, to look at."""
     demo = Demo(folder)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # the terminal is closed, or the system goes down: as Ctrl-C, so that the server does not stay behind
+        signal.signal(number, signal.default_int_handler)
     try:
         if stopping:
             click.echo("the server has ended" if demo.stop_background() else "no server runs")
@@ -301,7 +304,7 @@ def main(folder: Path, fresh: bool, once: bool, background: bool, stopping: bool
             click.echo("ending")
         finally:
             demo.stop(server)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         problem = problem_of(error)
         if problem is None:
             raise
