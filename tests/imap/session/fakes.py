@@ -91,6 +91,7 @@ class Node:
     ) -> None:
         self.house = house or House()
         self.service = service or self.house.service
+        self.service.wall = self.wall
         self.settings = settings or Settings()
         self.logins = Logins(cleartext=cleartext)
         self.recents = Recents(self.wall())

@@ -58,4 +58,5 @@ class OverSQLite(EngineCase):
                 await play(load(path), service, "lines", self.settle)
             except AssertionError as error:
                 raise AssertionError(f"{path.name}: {error}") from error
-            await service.stop()
+            finally:
+                await service.stop()
