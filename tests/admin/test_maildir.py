@@ -201,6 +201,16 @@ def test_line_ends_and_dates_as_the_manual_says(ann: Mailctl, tmp_path: Path) ->
     ]  # fmt: skip
 
 
+def test_keywords_that_imap_cannot_say_are_made_such(ann: Mailctl, tmp_path: Path) -> None:
+    put(tmp_path / "m", "1700000000.a.h:2,Sabcd", b"A: b\n\n", 1_700_000_000)
+    (tmp_path / "m" / "dovecot-keywords").write_text('0 $Label1\n1 to do (soon)\n2 größe"\n3 \\Weird\n')
+    ann.good("import", "maildir", tmp_path / "m", "--to", USER)
+    ann.good("export", "maildir", USER, tmp_path / "out")
+    ((_, flags, _),) = content(tmp_path / "out")["INBOX"]
+    assert flags == ("$Label1", "Weird", "\\Seen", "gr__e_", "to_do__soon_")
+    assert ann.json("import", "maildir", tmp_path / "m", "--to", USER)["present"] == 1
+
+
 def test_folders_of_every_name_and_layout(ann: Mailctl, tmp_path: Path) -> None:
     root = tmp_path / "m"
     for number, folder in enumerate((".Work.Plans", ".R&AOQ-ksm&APY-rg&AOU-s", ".R&D", "Nested/Deep", "Nested/.hidden")):

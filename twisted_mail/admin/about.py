@@ -30,7 +30,5 @@ def completion(context: click.Context, shell: str) -> None:
     found = get_completion_class(shell)
     if found is None:
         raise Problem(Status.FAILED, "shell", f"{shell} cannot be served")
-    root = context.find_root().command
-    the_invocation().out.done(
-        found(root, {}, "mailctl", "_MAILCTL_COMPLETE").source().rstrip("\n"), shell=shell
-    )
+    script = found(context.find_root().command, {}, "mailctl", "_MAILCTL_COMPLETE").source().rstrip("\n")
+    the_invocation().out.done(script, shell=shell, script=script)

@@ -8,6 +8,7 @@ kept. A batch of messages is one entry: it is in the mailbox whole or not at all
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from typing import Final, Protocol, TypeVar
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
+from twisted_mail.account.columns import SYSTEM_FLAGS
 from twisted_mail.account.committer import MAX_UNWRITTEN
 from twisted_mail.account.errors import MailboxExists
 from twisted_mail.account.intents import AddMessages, NewMessage, new_message
@@ -24,7 +26,7 @@ from twisted_mail.account.tree import CreateMailbox, Subscribe
 from twisted_mail.services import Account, Accounts, PreparedMessage
 from twisted_mail.values import MessageKey
 
-__all__ = ["BATCH_BYTES", "BATCH_MESSAGES", "Importer", "Report", "SourceMessage", "ensure_mailbox"]
+__all__ = ["BATCH_BYTES", "BATCH_MESSAGES", "Importer", "Report", "SourceMessage", "ensure_mailbox", "usable_flags"]
 
 T = TypeVar("T")
 
@@ -32,6 +34,10 @@ BATCH_MESSAGES = MAX_UNWRITTEN
 """A batch is committed at so many messages: an account writes so many rows together with the entry that names them."""
 BATCH_BYTES: Final = 16 * 1024 * 1024
 """Or at so many octets of messages."""
+
+
+MAX_KEYWORD: Final = 100
+"""Characters of a keyword."""
 
 
 class SourceMessage(Protocol):
@@ -103,6 +109,20 @@ class _Present:
         return False
 
 
+_NO_ATOM: Final = re.compile(r"[^!#$&'+,\-./0-9:;<=>?@A-Z\[^_`a-z|}~]")
+
+
+def usable_flags(flags: Iterable[str]) -> tuple[str, ...]:
+    """System flags, and keywords as IMAP can say them: what cannot be in an atom becomes ``_`` (RFC 9051 section 9)."""
+    kept: dict[str, None] = {}
+    for flag in flags:
+        if flag.lower() in SYSTEM_FLAGS:
+            kept[SYSTEM_FLAGS[flag.lower()]] = None
+        elif keyword := _NO_ATOM.sub("_", flag.lstrip("\\"))[:MAX_KEYWORD]:
+            kept[keyword] = None
+    return tuple(kept)
+
+
 async def ensure_mailbox(account: Account, name: str) -> Mailbox:
     """The mailbox *name*, created and subscribed where it is not there. Raises AccountError."""
     name = check_mailbox_name(name)
@@ -151,7 +171,7 @@ class Importer:
                     self._advanced(message.end)
                     continue
                 prepared = await self._prepare(message)
-                batch.append((message, message.flags, prepared))
+                batch.append((message, usable_flags(message.flags), prepared))
             except OSError as error:
                 self.failed(message.name, str(error.strerror or error))
                 self._advanced(message.end)
