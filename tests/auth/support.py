@@ -49,9 +49,11 @@ class Counting:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.arguments: list[tuple[Any, ...]] = []
 
     def __call__(self, call: Callable[..., Any], *arguments: Any) -> Awaitable[Any]:
         self.calls.append(call.__name__)
+        self.arguments.append(arguments)
         return maybeDeferred(call, *arguments)
 
 
@@ -122,7 +124,8 @@ class ScramClient:
     def first(self) -> bytes:
         return (self.header + self.bare).encode()
 
-    def final(self, server_first: bytes) -> bytes:
+    def final(self, server_first: bytes, more: str = "") -> bytes:
+        """*more*: what a client that breaks the rules puts behind the nonce."""
         nonce, salt64, iterations = re.fullmatch(rb"r=([^,]+),s=([^,]+),i=(\d+)", server_first).groups()  # type: ignore[union-attr]
         assert nonce.decode().startswith(self.nonce) and len(nonce) > len(self.nonce)
         salt = base64.b64decode(salt64)
@@ -135,7 +138,7 @@ class ScramClient:
         stored_key = hashlib.new(self.hash, client_key).digest()
         server_key = hmac.new(block, b"Server Key", self.hash).digest()
         c = base64.b64encode(self.header.encode() + self.binding).decode()
-        without = f"c={c},r={nonce.decode()}"
+        without = f"c={c},r={nonce.decode()}{more}"
         message = ",".join((self.bare, server_first.decode(), without)).encode()
         signature = hmac.new(stored_key, message, self.hash).digest()
         proof = bytes(a ^ b for a, b in zip(client_key, signature, strict=True))

@@ -135,6 +135,15 @@ def test_nonces_are_new_printable_and_long() -> None:
     assert all(len(nonce) >= 18 and nonce.isprintable() and "," not in nonce for nonce in nonces)
 
 
+def test_a_nonce_that_was_changed_is_refused_even_with_a_proof_for_it() -> None:
+    exchange, client = rfc_7677(), ScramClient("user", "pencil", nonce="rOprNGfwEbeRWgbNEkqO")
+    first = run(exchange, [client.first()])
+    assert isinstance(first, bytes)
+    assert run(exchange, [client.final(first, "x")]) == "credentials"
+    exchange = rfc_7677()
+    assert run(exchange, [client.first(), client.final(first)]) == b"v=" + base64.b64encode(client.server_signature)
+
+
 # --- with the service
 
 

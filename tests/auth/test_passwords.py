@@ -181,6 +181,7 @@ def test_nobody_is_hashed_too(stored: tuple[str, ...] | None, password: str) -> 
     verify, threads, _ = verifier()
     assert not now(verify.verify("", password, stored)).right
     assert threads.calls == ["_matches"]
+    assert [credential.partition("v=")[0] for credential in threads.arguments[0][1]] == ["$argon2id$"]
 
 
 def test_the_hash_of_nobody_is_worked_on_and_not_only_refused() -> None:

@@ -130,6 +130,14 @@ class UpdateTests(HouseCase):
         self.assertEqual(columns.views, 0)
         self.assertEqual(house.accounts._users[identity("mrose")], users[identity("mrose")] - 1)
 
+    async def test_the_maildrop_is_free_before_the_goodbye(self) -> None:
+        house = await self.memory()
+        talk = await logged_in(house, [message_of(100)])
+        talk.session.receive(b"QUIT\r\n")
+        await talk.session.advance()
+        self.assertTrue(talk.session.take_output().startswith(b"+OK"))
+        self.assertTrue((await Conversation(house).log_in()).startswith(b"+OK"))
+
 
 class OpeningTests(HouseCase):
     async def test_a_store_that_does_not_answer_is_a_temporary_failure_and_leaves_no_lock(self) -> None:
