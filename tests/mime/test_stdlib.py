@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import email
+import email.header
+import email.policy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -9,8 +12,9 @@ from typing import Final
 import pytest
 
 from tests.mime.generate import PROPER, SHAPES, generate_shape
-from tests.mime.reading import assert_sound, parse, parse_pieces
+from tests.mime.reading import assert_sound, parse, parse_pieces, walk
 from tests.mime.stdlib import ours, theirs
+from twisted_mail.mime import part_text
 
 EMPTY_PART: Final = "a multipart without delimiters of its own: BODYSTRUCTURE needs a part, so there is an empty one"
 HEADER_END: Final = "a line in a header that is no field: it ends the header there; here the blank line does"
@@ -75,3 +79,30 @@ def test_broken_messages_on_which_both_agree(shape: str) -> None:
     for seed in range(8):
         octets = generate_shape(shape, seed)
         assert ours(octets, parse(octets).root) == theirs(octets), seed
+
+
+@pytest.mark.parametrize("shape", sorted(PROPER))
+def test_decoded_subjects_file_names_and_texts(shape: str) -> None:
+    texts = 0
+    for seed in range(15):
+        octets = generate_shape(shape, seed)
+        message = parse(octets)
+        theirs_ = email.message_from_bytes(octets, policy=email.policy.compat32)
+        subject = email.header.make_header(email.header.decode_header(theirs_["Subject"]))
+        assert message.subject.split() == str(subject).split()
+        parts = [part for part in theirs_.walk() if not part.get_content_type().startswith("multipart/")]
+        leaves = [part for part in walk(message.root) if part.type != "multipart"]
+        if shape == "report":
+            continue  # it parses the fields of message/delivery-status as messages
+        for part, leaf in zip(parts, leaves, strict=True):
+            assert leaf.content_type == part.get_content_type()
+            if part.get_filename() is not None:
+                assert leaf.filename == part.get_filename()
+            if leaf.type == "text" and leaf.subtype != "html":
+                payload = part.get_payload(decode=True)
+                assert isinstance(payload, bytes)
+                expected = payload.decode(str(part.get_content_charset() or "ascii")).replace("\r\n", "\n")
+                body = octets[leaf.body : leaf.end]
+                assert part_text(body, leaf.subtype, leaf.encoding, leaf.param("charset")) == expected
+                texts += 1
+    assert texts or shape in ("one attachment", "report")

@@ -51,6 +51,10 @@ _FIELD: Final = re.compile(rb"\n([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+
 _FOLD: Final = re.compile(rb"\r?\n(?=[ \t])")
 
 
+_WHOLE: Final = re.compile(rb"\n(([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+)")
+_MOST_NAMES: Final = 150
+
+
 class Field(NamedTuple):
     """One field as it stands in the header block."""
 
@@ -113,7 +117,7 @@ def _pattern(names: frozenset[bytes], invert: bool) -> re.Pattern[bytes]:
     return re.compile(b"\n((?:" + chosen + rb")[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _compiled(names: tuple[bytes, ...] | frozenset[bytes], invert: bool) -> re.Pattern[bytes]:
     return _pattern(frozenset(name.lower() for name in names), invert)
 
@@ -124,7 +128,12 @@ def filter_fields(header: bytes, names: tuple[bytes, ...] | frozenset[bytes], in
     This is HEADER.FIELDS and HEADER.FIELDS.NOT (RFC 9051 section 6.4.5.1): the blank line is always there, and a last
     field that lacks its line end gets one. Measured: 2 µs from what `common_header` keeps, 4 µs from a header of 2 kB.
     """
-    kept = _compiled(names, invert).findall(b"\n" + header)
+    if len(names) > _MOST_NAMES:
+        # Nobody honest: no expression is made and kept of it.
+        wanted = frozenset(name.lower() for name in names)
+        kept = [field for field, name in _WHOLE.findall(b"\n" + header) if (name.lower() in wanted) != invert]
+    else:
+        kept = _compiled(names, invert).findall(b"\n" + header)
     if not kept:
         return b"\r\n"
     if not header.endswith(b"\n") and header.endswith(kept[-1]):
