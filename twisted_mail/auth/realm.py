@@ -10,7 +10,7 @@ from twisted.cred.checkers import ICredentialsChecker
 from twisted.cred.credentials import IUsernamePassword
 from twisted.cred.error import LoginDenied, LoginFailed, UnauthorizedLogin
 from twisted.cred.portal import IRealm
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.logger import Logger
 from zope.interface import Interface, implementer
 
@@ -86,6 +86,8 @@ class DirectoryChecker:
             if now is not None and now.credentials == record.credentials:  # the password was not changed meanwhile
                 await self._directory.set_account(dataclasses.replace(now, credentials=made))
                 self._log.info("the password of {login} is stored anew", login=record.address)
+        except CancelledError:
+            raise
         except Exception as error:
             self._log.warn("the password of {login} is not stored anew: {error}", login=record.address, error=error)
 
@@ -117,6 +119,8 @@ class FirstOf:
                 return await maybeDeferred(checker.requestAvatarId, credentials)
             except LoginFailed:
                 continue
+            except CancelledError:
+                raise
             except Exception as error:
                 trouble = error
         raise trouble or UnauthorizedLogin()

@@ -4,7 +4,7 @@ Every failure is one log line with the event ``auth.failed``, made for fail2ban:
 
     auth.failed: address=192.0.2.7 service=imap reason=credentials login='ann@example.org'
 
-    failregex = auth\\.failed: address=<HOST> service=\\S+ reason=(credentials|throttled|disabled)
+    failregex = auth\\.failed: address=<ADDR> service=\\S+ reason=(credentials|throttled)
 
 What a peer can write stands last and is escaped. A password is never in it.
 """

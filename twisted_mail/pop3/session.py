@@ -8,7 +8,7 @@ the handshake follows, then `tls_started`; when `closing`, the connection ends. 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
 from twisted_mail.account.errors import AccountError, OutcomeUnknown
@@ -68,24 +68,6 @@ class Session:
         self.closing = False
         self.updating = False
         """QUIT is removing messages: this is not to be interrupted."""
-        self._commands: dict[str, Callable[[Command], Awaitable[None]]] = {
-            "USER": self._user_command,
-            "PASS": self._pass,
-            "AUTH": self._auth,
-            "STLS": self._stls,
-            "UTF8": self._utf8,
-            "LANG": self._lang,
-            "CAPA": self._capa,
-            "QUIT": self._quit,
-            "NOOP": self._noop,
-            "STAT": self._stat,
-            "LIST": self._list,
-            "UIDL": self._uidl,
-            "RETR": self._retr,
-            "TOP": self._top,
-            "DELE": self._dele,
-            "RSET": self._rset,
-        }
 
     # --- driven from outside
 
@@ -182,7 +164,7 @@ class Session:
             self._refuse(err(command.why))
         else:
             self._bad = 0
-            await self._commands[command.verb](command)
+            await _COMMANDS[command.verb](self, command)
 
     # --- AUTHORIZATION
 
@@ -441,3 +423,23 @@ class Session:
         finally:
             self.updating = False
         return ok("goodbye, the marked messages are deleted")
+
+
+_COMMANDS: Final[Mapping[str, Callable[[Session, Command], Awaitable[None]]]] = {
+    "USER": Session._user_command,
+    "PASS": Session._pass,
+    "AUTH": Session._auth,
+    "STLS": Session._stls,
+    "UTF8": Session._utf8,
+    "LANG": Session._lang,
+    "CAPA": Session._capa,
+    "QUIT": Session._quit,
+    "NOOP": Session._noop,
+    "STAT": Session._stat,
+    "LIST": Session._list,
+    "UIDL": Session._uidl,
+    "RETR": Session._retr,
+    "TOP": Session._top,
+    "DELE": Session._dele,
+    "RSET": Session._rset,
+}
