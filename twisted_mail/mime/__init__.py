@@ -22,11 +22,11 @@ from twisted_mail.mime.parameters import Structured, parse_content_type, parse_s
 from twisted_mail.mime.parser import MessageParser
 from twisted_mail.mime.part import Limits, Part, decode_layout, encode_layout
 from twisted_mail.mime.rendering import nstring, render_envelope, string
-from twisted_mail.mime.sections import Section, Span, find_part, locate
+from twisted_mail.mime.sections import Section, SectionLike, Span, find_part, locate
 from twisted_mail.mime.texts import part_text
 from twisted_mail.mime.threads import base_subject, message_ids
 from twisted_mail.mime.transfer import TransferDecoder, UnknownEncoding, decode_transfer
-from twisted_mail.mime.words import decode_header, decode_phrase
+from twisted_mail.mime.words import decode_header
 
 __all__ = [
     "COMMON_FIELDS",
@@ -40,6 +40,7 @@ __all__ = [
     "ParsedMessage",
     "Part",
     "Section",
+    "SectionLike",
     "Span",
     "Structured",
     "TransferDecoder",
@@ -49,7 +50,6 @@ __all__ = [
     "common_header",
     "decode_header",
     "decode_layout",
-    "decode_phrase",
     "decode_transfer",
     "encode_layout",
     "filter_fields",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from twisted_mail.mime.words import decode_phrase
+from twisted_mail.mime.words import decode_header
 
 __all__ = ["Address", "Group", "Mailbox", "mailboxes_of", "parse_addresses"]
 
@@ -36,7 +36,7 @@ class Mailbox:
     @property
     def display(self) -> str:
         """The name decoded, or empty."""
-        return decode_phrase(self.name) if self.name else ""
+        return decode_header(self.name) if self.name else ""
 
     @property
     def address(self) -> str:
@@ -57,7 +57,7 @@ class Group:
     @property
     def display(self) -> str:
         """The name decoded."""
-        return decode_phrase(self.name)
+        return decode_header(self.name)
 
 
 Address = Mailbox | Group

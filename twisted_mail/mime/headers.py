@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from twisted_mail.mime.words import decode_header, decode_phrase
+from twisted_mail.mime.words import decode_header
 
 __all__ = [
     "COMMON_FIELDS",
@@ -20,7 +20,6 @@ __all__ = [
     "all_values",
     "common_header",
     "decode_header",
-    "decode_phrase",
     "filter_fields",
     "first_value",
     "iterate_fields",
@@ -49,8 +48,6 @@ Received, DKIM-Signature and ARC are left out: they are most of a header's octet
 # read blocks that have one put in front.
 _FIELD: Final = re.compile(rb"\n([!-9;-~]++)[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)")
 _FOLD: Final = re.compile(rb"\r?\n(?=[ \t])")
-
-
 _WHOLE: Final = re.compile(rb"\n(([!-9;-~]++)[ \t]*+:[^\n]*+(?:\n[ \t][^\n]*+)*+)")
 _MOST_NAMES: Final = 150
 

@@ -23,7 +23,6 @@ __all__ = ["Node"]
 RawParams = tuple[tuple[bytes, bytes], ...]
 _MOST_BOUNDARY: Final = 900
 _ASCII: Final = ((b"charset", b"us-ascii"),)
-_SYNTHETIC: Final = b'("text" "plain" ("charset" "us-ascii") NIL NIL "7bit" 0 0'
 
 
 class Node:

@@ -93,13 +93,10 @@ class MessageParser:
     def _run(self, buffer: bytes, final: bool) -> None:
         """Consume what can be decided about; the rest is held until more comes."""
         at: int | None = 0
-        last = 0
         while at is not None:
-            last = at
             at = self._read_header(buffer, at, final) if self._in_header else self._read_body(buffer, at, final)
-        hold = max(self._hold, last)
-        self._held = buffer[hold:]
-        self._base += hold
+        self._held = buffer[self._hold :]
+        self._base += self._hold
 
     def _read_header(self, buffer: bytes, at: int, final: bool) -> int | None:
         """Read header octets from *at*. The place to go on from, or None when all is consumed up to the hold."""

@@ -8,7 +8,7 @@ from typing import Final
 
 from twisted_mail.mime.charsets import decode, decode_unlabelled, python_codec
 
-__all__ = ["decode_header", "decode_phrase"]
+__all__ = ["decode_header"]
 
 # Not the RFC's token: real words (spaces and "?" in Q words) break it, and a reader wants the text. Only the head is an
 # expression; the end is looked for from there, so that no input costs more than its length.
@@ -26,11 +26,6 @@ def decode_header(raw: bytes) -> str:
     raw = raw.strip()
     text = _words(raw) if b"=?" in raw else decode_unlabelled(raw)
     return _CONTROL.sub("", text) if not text.isprintable() else text
-
-
-def decode_phrase(raw: bytes) -> str:
-    """A display name that is free of quoting already."""
-    return decode_header(raw)
 
 
 def _words(raw: bytes) -> str:
