@@ -55,6 +55,7 @@ types: dev               ## mypy, strict
 
 docs: venv               ## the reference that is made from the code, and its tests
 	$(BIN)/python -m twisted_mail.tap.reference docs/reference/configuration.md
+	$(BIN)/python -m twisted_mail.admin.reference docs/reference/mailctl.md
 	$(BIN)/python -m pytest -q tests/tap/test_reference.py tests/test_house.py
 
 bench: venv              ## speed, beside Dovecot and Postfix where they are installed

@@ -36,7 +36,8 @@ class RunningServer:
         self.config = folder / "mail.toml"
         self.config.write_text(
             f'hostname = "localhost"\ndata = "data"\n[listen]\n{listen}\n'
-            f"[auth]\nfailures_per_minute = 0\n[limits]\nconnections_per_address = 0\n{extra}"
+            f"[auth]\nfailures_per_minute = 0\n[limits]\nconnections_per_address = 0\n"
+            f'[process]\ndrain = "5s"\n{extra}'
         )
         self.process: subprocess.Popen[bytes] | None = None
         self.scripts = Path(sys.executable).parent
