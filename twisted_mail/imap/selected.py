@@ -360,7 +360,7 @@ class Selected:
         self.recent, self.saved = new.slots_of(recent), new.slots_of(saved)
         self.end = len(new.slots_between(1, highest)) if highest else 0
         self._texts.clear()
-        self.told_keywords = self._flags_seen = -1
+        self._flags_seen = -1
 
     def vanished(self, modseq: int, among: Sequence[Range]) -> tuple[Range, ...]:
         """Of the UIDs in *among* those that left the mailbox after *modseq*, perhaps with some that left before
