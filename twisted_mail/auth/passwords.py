@@ -38,6 +38,7 @@ __all__ = [
     "matches",
     "prepare",
     "scram_keys",
+    "stored_scram",
 ]
 
 MAX_PASSWORD_OCTETS: Final = 1024
