@@ -316,11 +316,9 @@ class Selected:
         columns = self.columns
         moves = columns.moves_since(self.modseq)
         if moves is None:
+            # What the client did itself is told again, since others may have changed the same messages before.
             modseqs, known = columns.modseqs, self.modseq
-            found = BitMap([slot for slot in self.present if modseqs[slot] > known])
-            for modseq, slots in self._own.items():
-                found -= BitMap([slot for slot in slots if modseqs[slot] == modseq])
-            return found
+            return BitMap([slot for slot in self.present if modseqs[slot] > known])
         found = BitMap()
         for moved in moves:
             if moved.kind == "flags":
