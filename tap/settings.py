@@ -170,10 +170,10 @@ class AuthSettings:
     )
     argon2_memory: int = setting(
         Size(low=8 << 10, high=4 << 30),
-        "64MiB",
+        "19MiB",
         "Memory that hashing a password takes (argon2id, RFC 9106). Applies to passwords that are set from now on.",
     )
-    argon2_passes: int = setting(Whole(1, 1000), 3, "Passes over that memory.")
+    argon2_passes: int = setting(Whole(1, 1000), 2, "Passes over that memory.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ __all__ = [
     "Outcome",
     "Peer",
     "PreparedMessage",
+    "Reading",
     "Recipient",
     "Refusal",
     "StoredMessage",
@@ -263,6 +264,13 @@ class MessageWriter(Protocol):
     async def abort(self) -> None: ...
 
 
+class Reading(Protocol):
+    """The octets of messages that are read one after the other."""
+
+    def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """As `Account.octets`, for one of the keys that were named."""
+
+
 class Account(Protocol):
     """One account, open on this node: its state, and the one way to change it."""
 
@@ -296,6 +304,9 @@ class Account(Protocol):
 
     def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The message's own octets ``[start:end)`` as received, in chunks of at most 64 KiB."""
+
+    def reading(self, keys: Sequence[MessageKey]) -> Reading:
+        """The same for many messages that are read in about the order of *keys*: some of them are read ahead."""
 
     async def store(self, message: PreparedMessage) -> StoredMessage:
         """Put the row of a prepared message into this account. Until an entry names it, nobody sees it."""

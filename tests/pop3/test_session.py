@@ -281,11 +281,12 @@ class MessageTests(HouseCase):
         talk = await logged_in(house, [message_of(100)])
         account = await house.accounts.open(identity("mrose"))
 
-        async def octets(key: MessageKey, start: int = 0, end: int | None = None) -> Any:
-            yield b"Subject: x\r\n"
-            raise Unavailable("gone")
+        class BreaksOff:
+            async def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> Any:
+                yield b"Subject: x\r\n"
+                raise Unavailable("gone")
 
-        self.patch(account, "octets", octets)
+        self.patch(account, "reading", lambda keys: BreaksOff())
         answer = await talk.say("RETR 1")
         self.assertFalse(answer.endswith(b".\r\n"))
         self.assertTrue(talk.session.closing)

@@ -32,7 +32,7 @@ from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, decode_entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
 from twisted_mail.account.intents import Intent, Scope
-from twisted_mail.account.messages import Prepared
+from twisted_mail.account.messages import Prepared, ReadAhead
 from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.services import PreparedMessage, StoredMessage
@@ -546,6 +546,10 @@ class OpenAccount:
     def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The message's own octets."""
         return self._service.store.octets(self._id, key, start, end)
+
+    def reading(self, keys: Sequence[MessageKey]) -> ReadAhead:
+        """The octets of many messages, some read ahead."""
+        return ReadAhead(self._service.store, self._id, keys)
 
     async def store(self, message: PreparedMessage) -> StoredMessage:
         """Put the row of a prepared message into this account. Raises AccountUnavailable."""

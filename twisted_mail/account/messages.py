@@ -22,6 +22,8 @@ INLINE_BYTES: Final = 64 * 1024
 """A message up to this size lies whole in its row; of a larger one the first octets do, and the rest is a blob."""
 OCTET_COLUMNS: Final = ("header", "inline", "manifest")
 """The columns from which the octets are put together."""
+READ_AHEAD: Final = 32
+"""Messages whose rows (each at most some 64 KiB, compressed in the store) are read at once."""
 _CHUNK: Final = 64 * 1024
 
 
@@ -145,6 +147,35 @@ def _cells(parsed: ParsedMessage, inline: bytes, ref: BlobRef | None) -> dict[st
         "inline": rest,
         "facts": _encoder.encode(facts),
     }
+
+
+class ReadAhead:
+    """Implements `services.Reading`: rows of the next `READ_AHEAD` messages are read at once."""
+
+    def __init__(self, store: MessageStore, account: AccountId, keys: Sequence[MessageKey]) -> None:
+        self._store = store
+        self._account = account
+        self._keys = keys
+        self._places = {key: place for place, key in enumerate(keys)}
+        self._cells: dict[MessageKey, tuple[bytes, ...]] = {}
+
+    async def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The octets ``[start:end)`` of one message. Raises NotFound, Corrupt, Unavailable."""
+        if key not in self._cells:
+            place = self._places[key]
+            window = self._keys[place : place + READ_AHEAD]
+            self._cells.clear()
+            coming = iter(window)
+            async for batch in self._store.rows(self._account, window, OCTET_COLUMNS):
+                for cells in batch:
+                    ahead = next(coming)
+                    if cells is not None:
+                        self._cells[ahead] = cells
+        found = self._cells.get(key)
+        if found is None:
+            raise NotFound("the message's row is gone")
+        async for chunk in self._store.assemble(found, start, end):
+            yield chunk
 
 
 class MessageStore:

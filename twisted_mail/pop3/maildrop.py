@@ -16,11 +16,13 @@ from pyroaring import BitMap
 from twisted_mail.account.entries import pack_uids
 from twisted_mail.account.intents import Expunge
 from twisted_mail.account.state import Columns, Mailbox
-from twisted_mail.services import Account
+from twisted_mail.services import Account, Reading
 from twisted_mail.values import MessageKey
 
 __all__ = ["Maildrop"]
 
+_WINDOW: Final = 500
+"""Messages that one `Reading` is for; how many of them are read at once is its own affair."""
 _BATCH: Final = 2000
 """Lines of a listing that are rendered at a time."""
 
@@ -40,6 +42,8 @@ class Maildrop:
         self._octets_of_all = self.octets = sum([sizes[slot] for slot in self._slots])
         """Octets of the messages that are not marked."""
         self._open = True
+        self._window = range(0)
+        self._reading = account.reading(())
 
     @classmethod
     async def open(cls, account: Account) -> Self:
@@ -75,6 +79,13 @@ class Maildrop:
     def key(self, number: int) -> MessageKey:
         """Where the octets are."""
         return self._columns.key(self._slots[number - 1])
+
+    def source(self, number: int) -> Reading:
+        """Where RETR reads: clients take one message after the other, so the next ones are read ahead."""
+        if number not in self._window:
+            self._window = range(number, min(number + _WINDOW, self.total + 1))
+            self._reading = self.account.reading([self.key(each) for each in self._window])
+        return self._reading
 
     def unique_id(self, number: int) -> str:
         """UIDVALIDITY and UID of the message: the same in every session and after every restart, never given twice

@@ -19,7 +19,16 @@ from twisted_mail.pop3.replies import IN_USE, LOGIN_DELAY, SYSTEM, err, login_fa
 from twisted_mail.pop3.settings import Settings
 from twisted_mail.pop3.states import VALID, State
 from twisted_mail.pop3.wire import END, Head, Input, LineFault, Stuffed
-from twisted_mail.services import Account, Accounts, Authentication, AuthenticationFailed, Exclusive, Identity, Peer
+from twisted_mail.services import (
+    Account,
+    Accounts,
+    Authentication,
+    AuthenticationFailed,
+    Exclusive,
+    Identity,
+    Peer,
+    Reading,
+)
 
 __all__ = ["Session"]
 
@@ -340,20 +349,20 @@ class Session:
         if not self._drop.has(number):
             self._output += _NO_MESSAGE
             return
-        await self._send(number, f"{self._drop.size(number)} octets", None)
+        await self._send(number, f"{self._drop.size(number)} octets", None, self._drop.source(number))
 
     async def _top(self, command: Command) -> None:
         number = command.message or 0
         if not self._drop.has(number):
             self._output += _NO_MESSAGE
             return
-        await self._send(number, "the top follows", Head(command.lines))
+        await self._send(number, "the top follows", Head(command.lines), self._drop.account)
 
-    async def _send(self, number: int, text: str, head: Head | None) -> None:
+    async def _send(self, number: int, text: str, head: Head | None, source: Reading) -> None:
         """Message *number*, whole or its *head*, as it is read. A message that breaks off has no honest end: then the
         connection ends."""
         begun = False
-        octets: AsyncIterator[bytes] = self._drop.account.octets(self._drop.key(number))
+        octets: AsyncIterator[bytes] = source.octets(self._drop.key(number))
         stuffed = Stuffed()
         try:
             async for chunk in octets:

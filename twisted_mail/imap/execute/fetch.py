@@ -27,6 +27,7 @@ from twisted_mail.imap.selected import Selected, batches
 from twisted_mail.imap.sequence import SavedResult
 from twisted_mail.imap.sink import FLUSH_BYTES
 from twisted_mail.mime import Part, UnknownEncoding, decode_layout
+from twisted_mail.services import Reading
 
 if TYPE_CHECKING:
     from twisted_mail.imap.session import Session
@@ -180,6 +181,7 @@ async def _from_rows(
     for batch in batches(slots, BATCH):
         heads = _heads(session, view, batch, newly, plan)
         at = iter(zip(batch, heads, strict=True))
+        source = session.account.reading([view.columns.key(slot) for slot in batch] if plan.octets else ())
         async for row in _rows(session, view, batch, plan.columns):
             slot, head = next(at)
             if row is None:
@@ -187,7 +189,7 @@ async def _from_rows(
                 continue
             parts = [render(row[place]) for place, render in plan.cells]
             if plan.octets:
-                await _send(session, view, slot, head.encode("ascii"), parts, row, plan, trouble)
+                await _send(session, view, source, slot, head.encode("ascii"), parts, row, plan, trouble)
                 continue
             line = b"%b%b%b)\r\n" % (head.encode("ascii"), b" " if head[-1] != "(" else b"", b" ".join(parts))
             pending.append(line)
@@ -203,6 +205,7 @@ async def _from_rows(
 async def _send(
     session: Session,
     view: Selected,
+    source: Reading,
     slot: int,
     head: bytes,
     parts: list[bytes],
@@ -212,11 +215,11 @@ async def _send(
 ) -> None:
     """One response with octets of the message. What fails before the first of them was announced costs this response;
     after that, the connection."""
-    account, key, size = session.account, view.columns.key(slot), view.columns.sizes[slot]
+    key, size = view.columns.key(slot), view.columns.sizes[slot]
     try:
         root: Part | None = None if plan.layout is None else decode_layout(row[plan.layout])
         pieces = [
-            await octet_item(account, key, size, root if needs_layout(item) else None, item) for item in plan.octets
+            await octet_item(source, key, size, root if needs_layout(item) else None, item) for item in plan.octets
         ]
         before = head + (b" " if head[-1:] != b"(" else b"") + b" ".join([*parts, b""])
         first = await _first(pieces[0])

@@ -21,7 +21,7 @@ from twisted_mail.mime import (
     find_part,
     locate,
 )
-from twisted_mail.services import Account
+from twisted_mail.services import Reading
 from twisted_mail.values import MessageKey
 
 __all__ = ["Piece", "is_octets", "needs_layout", "octet_item", "sets_seen"]
@@ -59,11 +59,11 @@ class Piece:
     chunks: AsyncIterator[bytes] | None = field(default=None, repr=False)
 
 
-async def octet_item(account: Account, key: MessageKey, size: int, root: Part | None, item: FetchItem) -> Piece:
+async def octet_item(source: Reading, key: MessageKey, size: int, root: Part | None, item: FetchItem) -> Piece:
     """What *item* is of the message at *key* with *size* octets. Raises UnknownEncoding, and what the store raises."""
     name = item_name(item)
     if isinstance(item, Binary | BinarySize):
-        return await _binary(account, key, size, root, item)
+        return await _binary(source, key, size, root, item)
     section = Section()
     partial: tuple[int, int] | None = None
     if isinstance(item, Body):
@@ -75,11 +75,11 @@ async def octet_item(account: Account, key: MessageKey, size: int, root: Part | 
     if span is None:
         return Piece(name + b" NIL")
     if section.what in ("HEADER.FIELDS", "HEADER.FIELDS.NOT"):
-        header = await _whole(account, key, span)
+        header = await _whole(source, key, span)
         fields = filter_fields(header, section.fields, section.what == "HEADER.FIELDS.NOT")
         return Piece(name + b" " + literal(fields, partial))
     start, end = _part_of(span.end - span.start, partial)
-    return _announce(name, account.octets(key, span.start + start, span.start + end), end - start, b"")
+    return _announce(name, source.octets(key, span.start + start, span.start + end), end - start, b"")
 
 
 def _part_of(size: int, partial: tuple[int, int] | None) -> tuple[int, int]:
@@ -95,11 +95,11 @@ def _announce(name: bytes, chunks: AsyncIterator[bytes], size: int, mark: bytes)
     return Piece(b"%b %b{%d}\r\n" % (name, mark, size), size, chunks)
 
 
-async def _whole(account: Account, key: MessageKey, span: Span) -> bytes:
-    return b"".join([chunk async for chunk in account.octets(key, span.start, span.end)])
+async def _whole(source: Reading, key: MessageKey, span: Span) -> bytes:
+    return b"".join([chunk async for chunk in source.octets(key, span.start, span.end)])
 
 
-async def _binary(account: Account, key: MessageKey, size: int, root: Part | None, item: Binary | BinarySize) -> Piece:
+async def _binary(source: Reading, key: MessageKey, size: int, root: Part | None, item: Binary | BinarySize) -> Piece:
     name = item_name(item)
     part = root if root is None or not item.path else find_part(root, item.path)
     if part is None:
@@ -112,26 +112,26 @@ async def _binary(account: Account, key: MessageKey, size: int, root: Part | Non
         if isinstance(item, BinarySize):
             return Piece(b"%b %d" % (name, span.end - span.start))
         start, end = _part_of(span.end - span.start, partial)
-        return _announce(name, account.octets(key, span.start + start, span.start + end), end - start, b"~")
+        return _announce(name, source.octets(key, span.start + start, span.start + end), end - start, b"~")
     if span.end - span.start <= SMALL:
         decoder = TransferDecoder(part.encoding)
-        decoded = decoder.feed(await _whole(account, key, span)) + decoder.close()
+        decoded = decoder.feed(await _whole(source, key, span)) + decoder.close()
         if isinstance(item, BinarySize):
             return Piece(b"%b %d" % (name, len(decoded)))
         value = literal(decoded, partial)
         return Piece(name + b" " + (b"~" if value != b'""' else b"") + value)
     total = 0
-    async for chunk in _decoded(account, key, span, part.encoding):
+    async for chunk in _decoded(source, key, span, part.encoding):
         total += len(chunk)
     if isinstance(item, BinarySize):
         return Piece(b"%b %d" % (name, total))
     start, end = _part_of(total, partial)
-    return _announce(name, _cut(_decoded(account, key, span, part.encoding), start, end), end - start, b"~")
+    return _announce(name, _cut(_decoded(source, key, span, part.encoding), start, end), end - start, b"~")
 
 
-async def _decoded(account: Account, key: MessageKey, span: Span, encoding: str) -> AsyncIterator[bytes]:
+async def _decoded(source: Reading, key: MessageKey, span: Span, encoding: str) -> AsyncIterator[bytes]:
     decoder = TransferDecoder(encoding)
-    async for chunk in account.octets(key, span.start, span.end):
+    async for chunk in source.octets(key, span.start, span.end):
         decoded = decoder.feed(chunk)
         if decoded:
             yield decoded
