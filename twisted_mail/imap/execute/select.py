@@ -31,12 +31,12 @@ async def select(session: Session, tag: bytes, command: Select) -> Condition:
     enabled = session.enabled
     if command.qresync is not None and not enabled.qresync:
         return bad("QRESYNC is not enabled")
+    fresh = await session.refresh()  # first: what is written before a wait is sent by itself
     if session.view is not None:
         session.leave_mailbox()
         session.write(ok("Previous mailbox closed", codes.CLOSED).untagged())
     if command.condstore or command.qresync is not None:
         session.enable_condstore()
-    fresh = await session.refresh()
     mailbox = session.mailbox(command.mailbox)
     columns = await session.account.columns(mailbox)
     readonly = command.readonly or not fresh
