@@ -29,9 +29,7 @@ _LITERAL: Final = re.compile(rb"(~?)\{([0-9]+)\+?\}\r\n")
 _NUMBER: Final = re.compile(rb"[0-9]+")
 _SET: Final = re.compile(rb"[0-9*:,]+")
 _FLAG: Final = re.compile(rb'\\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+')
-_FLAGS: Final = re.compile(
-    rb'\((\\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+(?: \\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+)*)?\)'
-)
+_FLAGS: Final = re.compile(rb'\((\\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+(?: \\?[^\x00-\x20\x7f-\xff(){%*"\\\]]+)*)?\)')
 _DATE: Final = re.compile(rb'("?)([0-9]{1,2})-([A-Za-z]{3})-([0-9]{4})\1')
 _DATE_TIME: Final = re.compile(
     rb'"([ 0-3][0-9])-([A-Za-z]{3})-([0-9]{4}) ([0-2][0-9]):([0-5][0-9]):([0-6][0-9]) ([+-])([0-9]{2})([0-5][0-9])"'
@@ -286,9 +284,7 @@ class Cursor:
         if sign == b"-":
             zone = -zone
         self.at = match.end()
-        return InternalDate(
-            timegm((when.year, when.month, when.day, hours, int(minute), seconds)) - zone * 60, zone
-        )
+        return InternalDate(timegm((when.year, when.month, when.day, hours, int(minute), seconds)) - zone * 60, zone)
 
     # --- mailboxes ----------------------------------------------------------------------------------------------
 

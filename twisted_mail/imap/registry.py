@@ -37,9 +37,7 @@ FAMILIES: Final[tuple[Syntaxes, ...]] = (
 
 # tag = 1*<any ASTRING-CHAR except "+">; a command's name and arguments follow single spaces.
 _TAG: Final = re.compile(rb'([^\x00-\x20\x7f-\xff(){%*"\\+]+)(?= |$)')
-_START: Final = re.compile(
-    rb'([^\x00-\x20\x7f-\xff(){%*"\\+]+) ((?:[Uu][Ii][Dd] )?[A-Za-z][A-Za-z0-9.-]*)(?= |$)'
-)
+_START: Final = re.compile(rb'([^\x00-\x20\x7f-\xff(){%*"\\+]+) ((?:[Uu][Ii][Dd] )?[A-Za-z][A-Za-z0-9.-]*)(?= |$)')
 
 
 @dataclass(frozen=True, slots=True)
