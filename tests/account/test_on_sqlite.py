@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ def octets(number: int, size: int = 2000) -> bytes:
 
 
 class AccountOnSQLiteTests(TestCase):
+    def folder(self) -> Path:
+        made = tempfile.TemporaryDirectory(prefix="account-")
+        self.addCleanup(made.cleanup)
+        return Path(made.name)
+
     async def build(self, folder: Path, **settings: Any) -> tuple[Backend, AccountService]:
         from twisted.internet import reactor
 
@@ -64,7 +70,7 @@ class AccountOnSQLiteTests(TestCase):
         return sum([len(batch) async for batch in backend.messages.iterate(account.id)])
 
     async def test_a_row_is_written_with_its_entry_and_not_where_that_is_refused(self) -> None:
-        backend, service = await self.build(Path(self.mktemp()))
+        backend, service = await self.build(self.folder())
         account = await service.open(AccountId.new())
         await self.deliver(service, account, 1)
         try:
@@ -73,11 +79,11 @@ class AccountOnSQLiteTests(TestCase):
             pass
         else:
             self.fail("over quota")
-        self.assertEqual(await self.read_all(account), [octets(1)])
-        self.assertEqual(await self.keys(backend, account), 1)
+        assert await self.read_all(account) == [octets(1)]
+        assert await self.keys(backend, account) == 1
 
     async def test_two_nodes_deliver_at_once_and_every_row_is_there(self) -> None:
-        _, service = await self.build(Path(self.mktemp()), checkpoint_entries=10)
+        _, service = await self.build(self.folder(), checkpoint_entries=10)
         other = AccountService(
             log=service.log,
             messages=service.store._messages,
@@ -98,24 +104,24 @@ class AccountOnSQLiteTests(TestCase):
         )
         for account in accounts:
             await account.refresh()
-            self.assertEqual(sorted(await self.read_all(account)), sorted([octets(n) for n in range(30)] * 2))
+            assert sorted(await self.read_all(account)) == sorted([octets(n) for n in range(30)] * 2)
         await other.stop()
 
     async def test_stored_messages_whose_entry_takes_long_are_written_all_the_same(self) -> None:
-        backend, service = await self.build(Path(self.mktemp()))
+        backend, service = await self.build(self.folder())
         account = await service.open(AccountId.new())
         stored = []
         for number in range(committer.MAX_UNWRITTEN + 10):
             writer = service.writer()
             await writer.write(octets(number))
             stored.append(await account.store(await writer.finish()))
-        self.assertEqual(await self.keys(backend, account), 10)
+        assert await self.keys(backend, account) == 10
         messages = tuple(new_message(each, 1) for each in stored)
         await account.commit(AddMessages(mailbox=account.state.inbox.id, messages=messages))
-        self.assertEqual(await self.read_all(account), [octets(n) for n in range(len(stored))])
+        assert await self.read_all(account) == [octets(n) for n in range(len(stored))]
 
     async def test_everything_is_there_after_a_restart(self) -> None:
-        folder = Path(self.mktemp())
+        folder = self.folder()
         id = AccountId.new()
         backend, service = await self.build(folder, checkpoint_entries=7)
         account = await service.open(id)
@@ -125,4 +131,4 @@ class AccountOnSQLiteTests(TestCase):
         await backend.stop()
         _, again = await self.build(folder)
         account = await again.open(id)
-        self.assertEqual(await self.read_all(account), [octets(n) for n in range(20)])
+        assert await self.read_all(account) == [octets(n) for n in range(20)]

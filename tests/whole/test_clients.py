@@ -58,7 +58,7 @@ def test_python_sends_with_smtplib_and_reads_with_imaplib_and_poplib(server: Run
     connection.login("bob@demo.example", PASSWORD)
     connection.select("INBOX")
     assert connection.search(None, "SUBJECT", '"from smtplib"') == ("OK", [b"1"])
-    connection.literal = "Grüße".encode()  # type: ignore[attr-defined]  # how imaplib sends what is not ASCII
+    connection.literal = "Grüße".encode()  # type: ignore[assignment]  # how imaplib sends what is not ASCII
     assert connection.search("UTF-8", "BODY")[1] == [b"1"]
     connection.logout()
     pop = poplib.POP3("127.0.0.1", server.ports["pop3"])
@@ -216,6 +216,6 @@ push "<set-flag>!<save-message>=Archive<enter><sync-mailbox><quit>"
         time.sleep(0.1)
     (only,) = all_bodies(connection, "Archive")
     assert b"Subject: for neomutt" in only
-    assert b"\\Flagged" in connection.fetch("1", "(FLAGS)")[1][0]
+    assert "Flagged" in str(connection.fetch("1", "(FLAGS)")[1][0])
     assert all_bodies(connection, "INBOX") == []
     connection.logout()

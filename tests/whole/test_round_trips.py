@@ -18,7 +18,8 @@ from tests.mime.generate import generate
 from tests.whole.running import PASSWORD, RunningServer
 
 GENERATED = 2000
-imaplib._MAXLINE = 50_000_000
+setattr(imaplib, "_MAXLINE", 50_000_000)  # noqa: B010  # no public way, and not in its stubs
+setattr(poplib, "_MAXLINE", 50_000_000)  # noqa: B010
 
 
 def cpython_messages() -> list[bytes]:
@@ -122,9 +123,10 @@ def test_append_to_fetch(server: RunningServer) -> None:
     for octets in MESSAGES:
         if b"\x00" in octets:
             continue
-        typ, answer = connection.append("appended", "", "", octets)  # type: ignore[arg-type]
+        typ, answer = connection.append("appended", "", "", octets)
         assert typ == "OK", answer
-    wanted = [imaplib.MapCRLF.sub(imaplib.CRLF, octets) for octets in MESSAGES if b"\x00" not in octets]
+    # imaplib makes every line end CRLF
+    wanted = [re.sub(rb"\r\n|\r|\n", b"\r\n", octets) for octets in MESSAGES if b"\x00" not in octets]
     assert all_bodies(connection, "appended") == wanted
     connection.logout()
 
@@ -172,7 +174,6 @@ def test_lmtp_to_pop3(server: RunningServer) -> None:
     pop = poplib.POP3("127.0.0.1", server.ports["pop3"])
     pop.user("bob@demo.example")
     pop.pass_(PASSWORD)
-    poplib._MAXLINE = 50_000_000
     count, size = pop.stat()
     received = []
     for number in range(1, count + 1):
