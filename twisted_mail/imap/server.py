@@ -116,6 +116,7 @@ class IMAPServer(Protocol):
         self._turn_began = 0.0
         self._reading = True
         self._paused = False
+        self._logged_in = False
         self._ended = False
 
     # --- connection
@@ -346,6 +347,13 @@ class IMAPServer(Protocol):
 
     def _rests(self) -> None:
         self._flush()
+        logged_in = self._session is not None and self._session.identity is not None
+        if self._logged_in and not logged_in:
+            self._began = self._clock.seconds()  # UNAUTHENTICATE: the time for logging in runs anew
+            if self._timer is not None and self._timer.active():
+                self._timer.cancel()
+                self._arm()
+        self._logged_in = logged_in
 
     def _resumes(self) -> None:
         self._turn_began = self._factory.busy()
@@ -371,8 +379,10 @@ class IMAPServer(Protocol):
     # --- time
 
     def _arm(self) -> None:
-        """One timer per connection: it looks when the peer was last heard, and comes again when that was lately."""
-        self._timer = self._clock.callLater(max(self._due() - self._clock.seconds(), 0.001), self._look)
+        """One timer per connection: it looks when the peer was last heard, and comes again when that was lately; often
+        enough to find a command that hangs."""
+        wait = min(self._due() - self._clock.seconds(), self._settings.command_seconds)
+        self._timer = self._clock.callLater(max(wait, 0.001), self._look)
 
     def _due(self) -> float:
         """When the connection is given up, if nothing happens."""
@@ -380,14 +390,10 @@ class IMAPServer(Protocol):
         if self._ended or session is None:
             return self._last_heard + settings.login_seconds
         if session.identity is None:
-            return self._began_waiting() + settings.login_seconds
+            return self._began + settings.login_seconds  # whatever is said meanwhile
         if self._input is None:
             return self._last_moved + settings.command_seconds
         return self._last_heard + settings.idle_seconds
-
-    def _began_waiting(self) -> float:
-        """Before login the time runs from the connection's beginning, whatever is said."""
-        return self._began
 
     def _look(self) -> None:
         if self._clock.seconds() < self._due():

@@ -15,6 +15,7 @@ from twisted_mail.imap import codes, registry, replies
 from twisted_mail.imap.enabled import Enabled
 from twisted_mail.imap.ended import Ended
 from twisted_mail.imap.execute import EXECUTE, STREAMED, capabilities
+from twisted_mail.imap.execute.types import sentence
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.replies import Condition, bad, bye, no
 from twisted_mail.imap.selected import Selected
@@ -283,7 +284,7 @@ class Session:
         command = tagged.command
         stream = STREAMED.get(type(command))
         if isinstance(command, BadCommand):
-            self.refuse_literal(bad(_sentence(command.why)))
+            self.refuse_literal(bad(sentence(command.why)))
         elif self.state not in tagged.states:
             self.refuse_literal(bad("Not in this state"))
         elif stream is not None:
@@ -297,7 +298,7 @@ class Session:
         """One whole command, with its answer."""
         command = tagged.command
         if isinstance(command, BadCommand):
-            await self.finish(tagged, bad(_sentence(command.why)))
+            await self.finish(tagged, bad(sentence(command.why)))
         elif self.state not in tagged.states:
             await self.finish(tagged, bad("Not in this state"))
         else:
@@ -313,7 +314,7 @@ class Session:
         except (Ended, OutcomeUnknown) as error:
             raise error if isinstance(error, Ended) else Ended(None)  # rule 7: no answer is better than a wrong one
         except BadSyntax as error:
-            condition = bad(_sentence(error.text))
+            condition = bad(sentence(error.text))
         except Exception as error:
             if self.lost:
                 raise
@@ -352,7 +353,3 @@ class Session:
 
 
 _SWAP: Final = str.maketrans("/.", "./")
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]

@@ -132,6 +132,19 @@ def test_autologout_after_half_an_hour_in_idle_too() -> None:
         assert not server.clock.getDelayedCalls() or server.factory.connections == 0
 
 
+def test_after_unauthenticate_the_time_for_logging_in_runs_anew() -> None:
+    server = Server()
+    protocol, transport = server.logged_in()
+    server.clock.pump([200] * 5)
+    protocol.dataReceived(b"c UNAUTHENTICATE\r\n")
+    server.clock.advance(50)
+    assert not transport.disconnecting
+    protocol.dataReceived(b"d NOOP\r\n")
+    transport.take()
+    server.clock.advance(11)
+    assert transport.take() == b"* BYE Nobody has logged in\r\n"
+
+
 def test_a_peer_that_does_not_take_the_last_words_is_cut_off() -> None:
     server = Server()
     protocol, transport = server.logged_in()
@@ -171,9 +184,9 @@ def test_a_client_that_never_reads_again_is_given_up() -> None:
     protocol.dataReceived(b"c FETCH 1:* BODY.PEEK[]\r\n")
     server.clock.advance(59)
     assert not transport.disconnecting
-    server.clock.advance(2)
+    server.clock.advance(62)
     assert transport.disconnecting
-    server.clock.advance(100)
+    server.clock.advance(200)
     assert transport.aborted
     lose(protocol)
 

@@ -15,6 +15,7 @@ from twisted_mail.account.state import Mailbox
 from twisted_mail.imap import codes, registry
 from twisted_mail.imap.commands.append import Append, AppendMessage, Replace
 from twisted_mail.imap.execute.message import READ_ONLY, check_flags, runs, target_mailbox
+from twisted_mail.imap.execute.types import sentence
 from twisted_mail.imap.replies import Condition, bad, no, ok
 from twisted_mail.imap.syntax import BadCommand, BadSyntax, State, Tagged
 from twisted_mail.imap.wire_events import CommandReceived, LiteralAnnounced, LiteralData, LiteralEnd
@@ -70,7 +71,7 @@ def _refusal(session: Session, tagged: Tagged, event: LiteralAnnounced, taken: i
     """Why the announced message cannot be taken, looked at before a single octet of it is."""
     command = tagged.command
     if isinstance(command, BadCommand):
-        return bad(command.why.capitalize())
+        return bad(sentence(command.why))
     if not isinstance(command, Append | Replace):
         return bad("Expected a message")
     if session.state not in (State.AUTHENTICATED, State.SELECTED):
@@ -80,7 +81,7 @@ def _refusal(session: Session, tagged: Tagged, event: LiteralAnnounced, taken: i
         check_flags(message.flags)
         place = _place(session, command)
     except BadSyntax as error:
-        return bad(error.text.capitalize())
+        return bad(sentence(error.text))
     if isinstance(place, Condition):
         return place
     if message.utf8 and not session.enabled.utf8:
@@ -146,7 +147,7 @@ async def _complete(session: Session, tagged: Tagged, prepared: list[PreparedMes
     """The command has come to its end: write the rows, then the entry that names them."""
     command = tagged.command
     if isinstance(command, BadCommand):
-        return bad(command.why.capitalize())
+        return bad(sentence(command.why))
     assert isinstance(command, Append | Replace)
     place = _place(session, command)
     if isinstance(place, Condition):
