@@ -359,6 +359,36 @@ def test_the_account_read_anew_from_a_checkpoint_keeps_the_numbers() -> None:
     assert talk.say("g FETCH 1:* UID").count(b"FETCH (UID") == 3
 
 
+def test_qresync_when_the_server_has_forgotten_what_vanished() -> None:
+    node = Node()
+    for number in range(20):
+        add(node, b"Subject: %d\r\n\r\n" % number)
+    worker = node.talk().login().select()
+    worker.say("a STORE 2,8,9,15 +FLAGS.SILENT (\\Deleted)")
+    worker.say("b EXPUNGE")
+    columns: Any = now(node.open()).state.inbox.columns
+    columns.vanished_floor = 1000
+    talk = node.talk().login()
+    talk.say("a ENABLE QRESYNC")
+    validity = now(node.open()).state.inbox.uid_validity
+    answer = talk.say(f"b SELECT INBOX (QRESYNC ({validity} 5 1:12))")
+    assert b"* VANISHED (EARLIER) 2,8:9\r\n" in answer
+    # From where the client's numbers and UIDs differ on: 6 was UID 7, 7 is UID 10.
+    answer = talk.say(f"c SELECT INBOX (QRESYNC ({validity} 5 1:20 (1,3,6:7 1,4,7:8)))")
+    assert b"* VANISHED (EARLIER) 8:9,15\r\n" in answer
+    answer = talk.say(f"d SELECT INBOX (QRESYNC ({validity} 5))")
+    assert b"* VANISHED (EARLIER) 2,8:9,15\r\n" in answer
+
+
+def test_a_resynchronisation_of_many_messages_comes_in_pieces() -> None:
+    node = Node()
+    many(node, 10_000)
+    talk = node.talk().login()
+    talk.say("a ENABLE QRESYNC")
+    validity = now(node.open()).state.inbox.uid_validity
+    assert talk.say(f"b SELECT INBOX (QRESYNC ({validity} 1))").count(b" FETCH (UID ") == 10_000
+
+
 # --- octets
 
 
