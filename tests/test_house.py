@@ -19,11 +19,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
     "tls_info": set(),
     "services": {"account"},  # only to name types, under TYPE_CHECKING
+    "connections": set(),
     "mime": set(),
     "account": {"storage.interfaces", "mime"},
-    "imap": {"mime", "account"},
-    "pop3": {"mime", "account"},
-    "smtp": {"mime", "account"},
+    "imap": {"mime", "account", "connections"},
+    "pop3": {"mime", "account", "connections"},
+    "smtp": {"mime", "account", "connections"},
     "sieve": {"mime", "account"},
     "jmap": {"mime", "account"},
     "delivery": {"account", "mime", "filters", "sieve", "storage.interfaces"},
@@ -158,6 +159,17 @@ def test_in_a_protocol_only_the_server_knows_twisted() -> None:
                 for line, module in imports_of(path)
                 if module.partition(".")[0] in ("twisted", "zope", "asyncio", "socket")
             ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_in_a_protocol_only_the_server_knows_connections() -> None:
+    wrong = [
+        f"{place} imports {target}"
+        for place, room, target in arrows()
+        if room in PROTOCOLS
+        and target.partition(".")[0] == "connections"
+        and not place.partition(":")[0].endswith("/server.py")
+    ]
     assert not wrong, "\n".join(wrong)
 
 

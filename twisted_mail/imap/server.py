@@ -6,11 +6,9 @@ from __future__ import annotations
 import time
 import types
 import zlib
-from collections import Counter
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final
 
-from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import (
     IAddress,
@@ -20,12 +18,13 @@ from twisted.internet.interfaces import (
     IPushProducer,
     IReactorTime,
 )
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_mail.connections import ServerFactory, peer_at
 from twisted_mail.imap import codes
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.replies import bye
@@ -98,11 +97,11 @@ class IMAPServer(Protocol):
 
     _log = Logger()
 
-    def __init__(self, factory: IMAPServerFactory, address: str, port: int) -> None:
+    def __init__(self, factory: IMAPServerFactory, peer: Peer) -> None:
         self._factory = factory
         self._clock = factory.clock
         self._settings = factory.settings
-        self._peer = Peer(address, port, service="imap")
+        self._peer = peer
         self._session: Session | None = None
         self._running: Deferred[None] | None = None
         self._output: list[bytes] = []
@@ -420,10 +419,8 @@ class IMAPServer(Protocol):
             self._session.end(bye("The server is shutting down", codes.UNAVAILABLE))
 
 
-class IMAPServerFactory(Factory):
+class IMAPServerFactory(ServerFactory):
     """Builds the connections of one listener."""
-
-    noisy = False
 
     def __init__(
         self,
@@ -439,58 +436,17 @@ class IMAPServerFactory(Factory):
         wall: Callable[[], float] = time.time,
         busy: Callable[[], float] = time.perf_counter,
     ) -> None:
-        # tls_options: what `transport.startTLS` takes (a context factory or an IOpenSSLServerConnectionCreator), or
-        # None: no TLS; Any, since Twisted's two interfaces have no common type.
         # recents: shared by all listeners of a node.  busy: measures a session's turn, in seconds
-        if implicit_tls and tls_options is None:
-            raise ValueError("TLS from the start needs TLS options")
+        super().__init__(tls_options, clock, hostname, settings.connections_per_address, implicit_tls=implicit_tls)
         self.accounts = accounts
         self.authentication = authentication
         self.settings = settings
-        self.tls_options = tls_options
-        self.clock = clock
-        self.hostname = hostname
-        self.implicit_tls = implicit_tls
         self.recents = recents if recents is not None else Recents(wall())
         self.wall = wall
         self.busy = busy
-        self.draining = False
-        """New connections are turned away."""
-        self._connections: set[IMAPServer] = set()
-        self._by_address: Counter[str] = Counter()
 
     def buildProtocol(self, addr: IAddress | None) -> IMAPServer:
-        """A connection from *addr*; a UNIX socket's peer has no address."""
-        if isinstance(addr, (IPv4Address, IPv6Address)):
-            protocol = IMAPServer(self, addr.host, addr.port)
-        else:
-            protocol = IMAPServer(self, "", 0)
+        """A connection from *addr*."""
+        protocol = IMAPServer(self, peer_at(addr, "imap"))
         protocol.factory = self
         return protocol
-
-    @property
-    def connections(self) -> int:
-        """How many there are."""
-        return len(self._connections)
-
-    def admit(self, connection: IMAPServer, address: str) -> bool:
-        """Count *connection*; False if its address has too many."""
-        most = self.settings.connections_per_address
-        allowed = not (most and address and self._by_address[address] >= most)
-        self._connections.add(connection)
-        self._by_address[address] += 1
-        return allowed
-
-    def forget(self, connection: IMAPServer, address: str) -> None:
-        """*connection* has ended."""
-        if connection in self._connections:
-            self._connections.discard(connection)
-            self._by_address[address] -= 1
-            if self._by_address[address] <= 0:
-                del self._by_address[address]
-
-    def drain(self) -> None:
-        """BYE to every connection, to each when its command is finished."""
-        self.draining = True
-        for connection in list(self._connections):
-            connection.drain()
