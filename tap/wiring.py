@@ -130,6 +130,7 @@ class _Suite:
                 hostname=configuration.hostname,
                 subaddress=configuration.smtp.subaddress,
                 hops=configuration.smtp.hops,
+                remember_seconds=1.0,
             ),
         )
         for name in LISTENERS:

@@ -164,3 +164,21 @@ def test_a_full_mailbox_is_refused_before_the_message(house: House) -> None:
     full = refusal(house, "small@example.org")
     assert full.reason is Refusal.MAILBOX_FULL
     assert full.temporary
+
+
+def test_what_exists_may_be_remembered_for_a_moment_and_what_does_not_never_is() -> None:
+    house = House(remember_seconds=1.0)
+    moment = [100.0]
+    house.intake._wall = lambda: moment[0]
+    assert refusal(house, BOB).reason is Refusal.NO_SUCH_RECIPIENT
+    house.user(BOB)
+    assert house.names(BOB) == [BOB], "a new user has mail at once"
+    record = run(house.directory.account_by_address(BOB))
+    assert record is not None
+    run(house.directory.set_account(replace(record, enabled=False)))
+    moment[0] += 0.9
+    assert house.names(BOB) == [BOB]
+    moment[0] += 0.2
+    assert refusal(house, BOB).reason is Refusal.RECIPIENT_DISABLED
+    moment[0] -= 500
+    assert refusal(house, BOB).reason is Refusal.RECIPIENT_DISABLED

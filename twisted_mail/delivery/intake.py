@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
@@ -16,6 +18,9 @@ from twisted_mail.services import Accounts, Envelope, Identity, Incoming, MailRe
 from twisted_mail.storage.interfaces import AccountRecord, Directory, StorageError
 
 __all__ = ["DeliverySettings", "MailIntake"]
+
+MAX_REMEMBERED: Final = 10_000
+"""Addresses."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,9 @@ class DeliverySettings:
     """Received fields that a message may have before it is taken for a loop (RFC 5321 section 6.3)."""
     postmaster: str = ""
     """Who gets mail for the postmaster of a domain that names none; empty: the domain's oldest account."""
+    remember_seconds: float = 0.0
+    """How long what an address stands for may be remembered (a change in the directory waits as long); 0: not at all.
+    What does not exist is never remembered."""
 
 
 class MailIntake:
@@ -54,6 +62,7 @@ class MailIntake:
         self._settings = settings
         self._outbound = outbound
         self._wall = wall
+        self._recent: OrderedDict[str, tuple[float, Resolution]] = OrderedDict()
         self._resolver = Resolver(
             directory,
             hostname=settings.hostname,
@@ -66,7 +75,7 @@ class MailIntake:
     ) -> Recipient:
         """See `services.Intake.recipient`. A mailbox that is full is refused here, before the message comes."""
         try:
-            resolution = await self._resolver.resolve(address)
+            resolution = await self._resolve(address)
             self._check_remote(resolution, identity)
             await self._check_room(resolution.accounts)
         except (StorageError, AccountError) as error:
@@ -80,6 +89,20 @@ class MailIntake:
             quotas=tuple(record.quota_bytes for record in resolution.accounts),
             remote=resolution.remote,
         )
+
+    async def _resolve(self, address: str) -> Resolution:
+        """A server in front sends many messages to one user: each would ask the directory two or three times."""
+        recent = self._recent.get(address)
+        if recent is not None and recent[0] <= self._wall() < recent[0] + self._settings.remember_seconds:
+            return recent[1]
+        began = self._wall()
+        resolution = await self._resolver.resolve(address)
+        if self._settings.remember_seconds and resolution.accounts:
+            self._recent[address] = (began, resolution)
+            self._recent.move_to_end(address)
+            if len(self._recent) > MAX_REMEMBERED:
+                self._recent.popitem(last=False)
+        return resolution
 
     def _check_remote(self, resolution: Resolution, identity: Identity | None) -> None:
         """Another domain's address is for those who have logged in; an alias of ours may always lead to one."""
