@@ -505,9 +505,9 @@ class OpenAccount:
             self._lock.release()
 
     async def _checkpoint(self) -> None:
-        log, state = self._service.log, self._state
-        for mailbox in stale_mailboxes(state, self._base):
-            await self._load_columns(mailbox)
+        log = self._service.log
+        while missing := [m for m in stale_mailboxes(self._state, self._base) if m.columns is None]:
+            await self._load_columns(missing[0])  # which may find that there is a newer base, or another state
         state = self._state
         now = int(self._service.wall() * 1000)
         modseq = state.modseq
