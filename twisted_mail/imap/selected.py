@@ -268,7 +268,7 @@ class Selected:
         """Whether `announce` might have anything to say."""
         state = self.account.state
         found = state.mailboxes.get(self.mailbox.id)
-        return found is None or found is not self.mailbox or found.highest_modseq > self.modseq
+        return self._held or found is None or found is not self.mailbox or found.highest_modseq > self.modseq
 
     @property
     def superseded(self) -> bool:

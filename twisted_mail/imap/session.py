@@ -211,10 +211,18 @@ class Session:
             return False
         return True
 
-    def tell_news(self, *, expunges: bool = True) -> None:
+    async def tell_news(self, *, expunges: bool = True) -> None:
         """Unsolicited responses about the selected mailbox, if there are any."""
-        if self.view is not None:
-            self.view.announce(self.write, self.enabled, expunges=expunges)
+        view = self.view
+        if view is None:
+            return
+        if expunges and view.superseded:
+            try:
+                await view.rebase(self.write, self.enabled)
+            except Exception as error:
+                if self.lost or not getattr(error, "temporary", False):
+                    raise  # else the news wait until the store answers
+        view.announce(self.write, self.enabled, expunges=expunges)
 
     # --- input
 
@@ -338,9 +346,7 @@ class Session:
         if view is not None:
             # of a command that could not be read it is not known whether it was one of those
             expunges = bool(tagged.name) and tagged.name not in NO_EXPUNGE
-            if expunges and view.superseded:
-                await view.rebase(self.write, self.enabled)
-            view.announce(self.write, self.enabled, expunges=expunges)
+            await self.tell_news(expunges=expunges)
         self.write(condition.tagged(tagged.tag))
         if view is not None and view.gone and view is self.view:
             raise Ended(bye("The selected mailbox has been deleted"))

@@ -14,7 +14,10 @@ from tests.imap.session.fakes import Node, Talk, add
 from tests.imap.session.mailbox import MESSAGES, PARTS
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, OverQuota
 from twisted_mail.account.intents import AddMessages, NewMessage
+from twisted_mail.imap.cursor import InternalDate
 from twisted_mail.imap.execute import EXECUTE, FAMILIES, STREAMED
+from twisted_mail.imap.execute.fetch_columns import _date
+from twisted_mail.imap.printing import date_time
 from twisted_mail.imap.registry import FAMILIES as SYNTAXES
 from twisted_mail.imap.settings import Settings
 from twisted_mail.imap.syntax import BadCommand, Command
@@ -357,6 +360,25 @@ def test_the_account_read_anew_from_a_checkpoint_keeps_the_numbers() -> None:
     assert talk.say("e FETCH 2 UID").startswith(b"* 2 FETCH (UID 2)")
     assert talk.say("f NOOP") == b"* 2 EXPUNGE\r\nf OK NOOP completed\r\n"
     assert talk.say("g FETCH 1:* UID").count(b"FETCH (UID") == 3
+
+
+def test_the_account_cannot_be_read_anew_yet() -> None:
+    talk = given().talk().login().select()
+    account: Any = talk.session.account
+    now(account.checkpoint())
+    now(account._reload())
+    with_trouble(talk, columns=failing(AccountUnavailable("down")))
+    assert talk.say("a NOOP") == b"a OK NOOP completed\r\n"
+    assert talk.say("b FETCH 1 UID").startswith(b"* 1 FETCH (UID 1)")
+    talk.session.selected.account = account
+    assert talk.say("c NOOP") == b"c OK NOOP completed\r\n"
+    assert not talk.session.selected.superseded
+
+
+def test_internal_dates_from_tables_are_those_of_the_calendar() -> None:
+    for seconds in (*range(-10_000_000_000, 10_000_000_000, 123_456_789), 0, 59, 86_399, 951_782_400):
+        for zone in (0, 60, -420, 840, -719, 330):
+            assert _date(seconds, zone) == date_time(InternalDate(seconds, zone)).decode()
 
 
 def test_qresync_when_the_server_has_forgotten_what_vanished() -> None:

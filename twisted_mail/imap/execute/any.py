@@ -81,7 +81,7 @@ async def compress(session: Session, tag: bytes, command: Compress) -> Condition
     if session.compressing:
         return no("DEFLATE is active already", codes.COMPRESSIONACTIVE)
     session.compressing = True
-    session.tell_news()
+    await session.tell_news()
     session.write(ok("DEFLATE active").tagged(tag))
     session.sink.start_compression(session.wire.take_rest())
     return None

@@ -40,12 +40,15 @@ def _zone(minutes: int) -> str:
     return printing.date_time(InternalDate(0, minutes))[-6:].decode("ascii")
 
 
+_MINUTES: Final = [f"{minutes // 60:02}:{minutes % 60:02}:" for minutes in range(24 * 60)]
+_SECONDS: Final = [f"{seconds:02}" for seconds in range(60)]
+
+
 def _date(seconds: int, zone: int) -> str:
-    """``date-time``: as `printing.date_time`, with the days and the zones that come again kept."""
-    days, rest = divmod(seconds + zone * 60, 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, rest = divmod(rest, 60)
-    return f'"{_day(days)} {hours:02}:{minutes:02}:{rest:02} {_zone(zone)}'
+    """``date-time``: as `printing.date_time`, from tables."""
+    minutes, rest = divmod(seconds + zone * 60, 60)
+    days, minutes = divmod(minutes, 24 * 60)
+    return f'"{_day(days)} {_MINUTES[minutes]}{_SECONDS[rest]} {_zone(zone)}'
 
 
 def _flags(view: Selected, slots: BitMap) -> Values:

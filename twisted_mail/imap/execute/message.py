@@ -51,9 +51,7 @@ async def idle(session: Session, tag: bytes, command: Idle) -> Condition:
     while True:
         view = session.view
         if view is not None and view.news:
-            if view.superseded:
-                await view.rebase(session.write, session.enabled)
-            view.announce(session.write, session.enabled, expunges=True)
+            await session.tell_news()
             await session.sink.drained()
         line = session.wire.next_line()
         if line is not None:
