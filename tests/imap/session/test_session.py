@@ -362,6 +362,25 @@ def test_the_account_read_anew_from_a_checkpoint_keeps_the_numbers() -> None:
     assert talk.say("g FETCH 1:* UID").count(b"FETCH (UID") == 3
 
 
+def test_sessions_on_two_nodes_see_each_others_changes() -> None:
+    house = House()
+    here = given(Node(house=house))
+    there = Node(house.node(), house=house)
+    there.logins = here.logins
+    idle, poll = here.talk().login().select(), here.talk().login().select()
+    far = there.talk().login().select()
+    idle.say("a IDLE")
+    assert far.say("b STORE 2 +FLAGS (\\Deleted)").startswith(b"* 2 FETCH (FLAGS (")
+    house.clock.advance(0)
+    assert idle.take().startswith(b"* 2 FETCH (FLAGS (\\Flagged \\Deleted")
+    assert b"* 2 EXPUNGE" in far.say("c EXPUNGE")
+    house.clock.advance(0)
+    assert idle.take() == b"* 2 EXPUNGE\r\n"
+    assert poll.say("d NOOP").startswith(b"* 2 EXPUNGE\r\n")
+    assert b"e OK" in poll.say("e STORE 2 +FLAGS (two)")
+    assert b"* 2 FETCH (FLAGS (\\Recent two))" in far.say("f NOOP")
+
+
 def test_the_account_cannot_be_read_anew_yet() -> None:
     talk = given().talk().login().select()
     account: Any = talk.session.account
