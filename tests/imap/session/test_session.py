@@ -450,6 +450,21 @@ def test_sections_of_a_large_message_are_streamed_and_exact() -> None:
     assert b"BODY[]<65530> {20}\r\n%b)" % octets[65_530:65_550] in partial
 
 
+def test_a_header_of_several_megabytes_comes_back_whole() -> None:
+    node = Node()
+    header = (
+        b"Subject: long\r\n" + b"".join([b"X-%d: %s\r\n" % (n, b"y" * 900) for n in range(3000)]) + b"X-Last: z\r\n\r\n"
+    )
+    add(node, header + b"body\r\n")
+    talk = node.talk().login().select()
+    assert b"BODY[HEADER] {%d}\r\n%b)" % (len(header), header) in talk.say("a FETCH 1 BODY.PEEK[HEADER]")
+    assert b"RFC822.HEADER {%d}\r\n%b)" % (len(header), header) in talk.say("b FETCH 1 RFC822.HEADER")
+    assert b"{13}\r\nX-Last: z\r\n\r\n" in talk.say("c FETCH 1 BODY.PEEK[HEADER.FIELDS (X-Last)]")
+    answer = talk.say("d FETCH 1 (ENVELOPE BODY.PEEK[HEADER]<2700000.10> BODY.PEEK[TEXT])")
+    assert b"BODY[HEADER]<2700000> {10}\r\n%b" % header[2_700_000:2_700_010] in answer
+    assert answer.count(b"body\r\n") == 1
+
+
 def test_an_unknown_transfer_encoding() -> None:
     node = Node()
     add(node, b"Content-Type: a/b\r\nContent-Transfer-Encoding: x-secret\r\n\r\nbody")

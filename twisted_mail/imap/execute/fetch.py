@@ -21,12 +21,12 @@ from twisted_mail.imap.ended import Ended
 from twisted_mail.imap.execute.fetch_cells import Render, cell_item
 from twisted_mail.imap.execute.fetch_columns import COLUMN_ITEMS, column_lines
 from twisted_mail.imap.execute.fetch_octets import Piece, is_octets, needs_layout, octet_item, sets_seen
-from twisted_mail.imap.fetch_items import Attribute, FetchItem
+from twisted_mail.imap.fetch_items import Attribute, Body, FetchItem, Section, item_name
 from twisted_mail.imap.replies import Condition, bad, no, ok
 from twisted_mail.imap.selected import Selected, batches
 from twisted_mail.imap.sequence import SavedResult
 from twisted_mail.imap.sink import FLUSH_BYTES
-from twisted_mail.mime import Part, UnknownEncoding, decode_layout
+from twisted_mail.mime import Limits, Part, UnknownEncoding, decode_layout
 from twisted_mail.services import Reading
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ CAPABILITIES = ("SAVEDATE", "PREVIEW")
 BATCH: Final = 2048
 """Messages answered from the columns at a time."""
 
+LONG_HEADER: Final = Limits().header_bytes
+"""A header cell of this size may have been cut: what is asked of that header comes from the octets."""
+
 Cells = tuple[bytes, ...]
 
 
@@ -48,6 +51,8 @@ class Plan:
     attributes: frozenset[Attribute]
     cells: list[tuple[int, Render]] = field(default_factory=list)
     """(place in `columns`, how)."""
+    headers: list[tuple[int, FetchItem]] = field(default_factory=list)
+    """(place in `cells`, item) of what is made from the whole header."""
     octets: list[FetchItem] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     """Of the message's row."""
@@ -63,6 +68,8 @@ class Plan:
                 continue
             cell = cell_item(item, utf8=utf8)
             if cell is not None:
+                if cell[0] == "header":
+                    plan.headers.append((len(plan.cells), item))
                 plan.cells.append((plan._place(cell[0]), cell[1]))
             elif is_octets(item):
                 plan.octets.append(item)
@@ -188,6 +195,8 @@ async def _from_rows(
                 trouble.missing += 1
                 continue
             parts = [render(row[place]) for place, render in plan.cells]
+            if plan.headers and len(row[plan.cells[plan.headers[0][0]][0]]) >= LONG_HEADER:
+                await _long_headers(session, view, slot, parts, plan)
             if plan.octets:
                 await _send(session, view, source, slot, head.encode("ascii"), parts, row, plan, trouble)
                 continue
@@ -200,6 +209,21 @@ async def _from_rows(
                 size = 0
                 await session.sink.drained()
     session.write(b"".join(pending))
+
+
+async def _long_headers(session: Session, view: Selected, slot: int, parts: list[bytes], plan: Plan) -> None:
+    """Make anew those of *parts* that are of a header which was too long to be kept whole in its cell."""
+    account, key, size = session.account, view.columns.key(slot), view.columns.sizes[slot]
+    async for rows in account.rows([key], ("layout",)):
+        for row in rows:
+            if row is None:
+                return
+            root = decode_layout(row[0])
+            for place, item in plan.headers:
+                section = Body(Section(what="HEADER")) if item is Attribute.RFC822_HEADER else item
+                piece = await octet_item(account, key, size, root, section)
+                octets = b"".join([chunk async for chunk in piece.chunks]) if piece.chunks is not None else b""
+                parts[place] = item_name(item) + piece.text.removeprefix(item_name(section)) + octets
 
 
 async def _send(
