@@ -76,7 +76,10 @@ def main() -> None:
                 if Postfix.installed():
                     servers.append(Postfix(Path(folder) / "postfix", dovecot))
             else:
-                print("Dovecot is not installed (or this is not root): ours is measured alone")
+                print(
+                    "Dovecot is not installed (or this is not root): ours is measured alone. As root, for peers:\n"
+                    "    apt-get install dovecot-imapd dovecot-lmtpd dovecot-pop3d postfix"
+                )
         started: list[Server] = []
         try:
             for server in servers:
