@@ -130,7 +130,7 @@ def soak(folder: Path, seconds: float, kill_every: float) -> None:
         load = Load(server, 1)
         load.run(seconds, kill_every)
         assert not load.defects, load.defects
-        both_are_there(server)
+        both_are_there(server, 90)
         wait_until_quiet(server)
         there = subjects(server)
         assert len(load.acknowledged) > 20
@@ -165,4 +165,4 @@ def test_a_short_soak(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(1200)
 def test_a_long_soak(tmp_path: Path) -> None:
-    soak(tmp_path, seconds=float(os.environ.get("SOAK_SECONDS", "600")), kill_every=7)
+    soak(tmp_path, seconds=float(os.environ.get("SOAK_SECONDS", "600")), kill_every=20)

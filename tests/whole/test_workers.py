@@ -39,9 +39,10 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def both_are_there(server: RunningServer) -> None:
+def both_are_there(server: RunningServer, seconds: float = 20) -> None:
+    """A worker that dies again and again is started later each time, up to a minute."""
     assert server.process is not None
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + seconds
     while len(children(server.process.pid)) < 2:
         assert time.monotonic() < deadline, server.log()
         time.sleep(0.1)

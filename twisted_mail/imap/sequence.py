@@ -54,6 +54,8 @@ class SequenceSet:
                 return cls(_runs(BitMap(array("I", map(int, elements)))))
             except OverflowError:
                 raise ValueError("a number in the sequence set is too large")
+            except ValueError:
+                raise ValueError("bad number in the sequence set")
         elements = text.split(b",")
         if len(elements) > most:
             raise ValueError("too many elements in the sequence set")

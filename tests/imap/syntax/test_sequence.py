@@ -146,3 +146,9 @@ def test_the_saved_result_stands_alone() -> None:
     assert isinstance(command, Fetch) and command.numbers == SAVED
     refusal(b"FETCH 1,$ FLAGS")
     refusal(b"FETCH $,1 FLAGS")
+
+
+@pytest.mark.parametrize("text", [b"1,2,", b",1", b"1,,2", b"1,2,a"])
+def test_an_empty_element_is_said_in_our_own_words(text: bytes) -> None:
+    with pytest.raises(ValueError, match="bad number in the sequence set"):
+        SequenceSet.parse(text)
