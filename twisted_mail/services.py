@@ -71,6 +71,8 @@ class Identity:
     account: AccountId
     login: str
     """The canonical address of the account, e.g. ``ann@example.org``."""
+    quota_bytes: int | None = None
+    """What the account may hold (as of the login); None: no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +311,10 @@ class Account(Protocol):
         """The same for many messages that are read in about the order of *keys*: some of them are read ahead."""
 
     async def store(self, message: PreparedMessage) -> StoredMessage:
-        """Put the row of a prepared message into this account. Until an entry names it, nobody sees it."""
+        """Put the row of a prepared message into this account. Until an entry names it, nobody sees it.
+
+        It is good for one `commit`: after a refusal it must be stored again.
+        """
 
 
 class Exclusive(Protocol):

@@ -190,7 +190,9 @@ class IncomingMail:
                     except NoSuchMailbox:
                         if mailbox.id == account.state.inbox.id:
                             raise
-                        mailbox = account.state.inbox  # the mailbox of that name was deleted just now
+                        # The mailbox of that name was deleted just now. The row went with the intent that was refused.
+                        mailbox = account.state.inbox
+                        message = new_message(await account.store(prepared), received, zone)
             finally:
                 self._accounts.release(account)
         except CancelledError:
