@@ -36,6 +36,7 @@ _xtext = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 _utf8_address = re.compile("(?:[!-*,-<>-~\u00a0-\U0010ffff]|\\+[0-9A-F]{2})*")
 _addr_type = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
 _greeting = re.compile("[A-Za-z0-9._:\\[\\]\u00a0-\U0010ffff-]{1,255}")
+_ipv6_name = re.compile(r"\[(?:ipv6:)?([0-9a-f:.]+)(?:%[a-z0-9._-]+)?\]", re.IGNORECASE)
 _mechanism = re.compile(r"[A-Z0-9_-]{1,20}")
 _digits = re.compile(r"[0-9]{1,20}")
 
@@ -83,7 +84,11 @@ def parse_command(line: bytes) -> Command:
 
 def _client_name(text: str) -> str:
     """The argument of EHLO. Section 4.1.4 forbids to refuse a name for what it says, so only its characters and a
-    literal's form are looked at."""
+    literal's form are looked at. An IPv6 address without its tag (JavaMail) or with the zone of the client's own link
+    is put right: it only goes into the trace."""
+    ipv6 = _ipv6_name.fullmatch(text)
+    if ipv6 is not None and is_address_literal(f"[IPv6:{ipv6[1]}]"):
+        return f"[IPv6:{ipv6[1]}]"
     if _greeting.fullmatch(text) is None or (text.startswith("[") and not is_address_literal(text)):
         raise _Malformed(501, "5.5.4", "A domain or an address literal is needed")
     return text
@@ -134,13 +139,13 @@ def parse_bdat(text: str) -> Bdat:
 
 
 def _parameters(rest: str) -> dict[str, str | None]:
-    """``[SP esmtp-param *(SP esmtp-param)]``."""
+    """``[SP esmtp-param *(SP esmtp-param)]``; more spaces than one do no harm."""
     if not rest:
         return {}
     if not rest.startswith(" "):
         raise _Malformed(501, "5.5.4", "A space is needed between the path and its parameters")
     found: dict[str, str | None] = {}
-    for word in rest[1:].split(" "):
+    for word in filter(None, rest.split(" ")):
         match = _parameter.fullmatch(word)
         if match is None:
             raise _Malformed(501, "5.5.4", "Malformed parameter")
@@ -154,10 +159,8 @@ def _parameters(rest: str) -> dict[str, str | None]:
 def _after(prefix: str, text: str) -> str:
     if text[: len(prefix)].upper() != prefix:
         raise _Malformed(501, "5.5.4", f"{prefix} is needed")
-    rest = text[len(prefix) :]
-    if rest.startswith(" "):
-        raise _Malformed(501, "5.5.4", "No space is allowed after the colon")
-    return rest
+    # section 3.3 forbids spaces here, old clients and devices send them, and no path begins with one
+    return text[len(prefix) :].lstrip(" ")
 
 
 def _value(parameters: dict[str, str | None], keyword: str) -> str | None:
