@@ -160,4 +160,4 @@ class MailRealm:
         domain = await self._directory.domain(record.address.rpartition("@")[2])
         if not record.enabled or domain is None or not domain.enabled:
             raise LoginDenied
-        return Identity(record.id, record.address)
+        return Identity(record.id, record.address, record.quota_bytes)

@@ -139,6 +139,11 @@ class Session:
         """What CAPABILITY says in this state (RFC 9051 section 7.2.2)."""
         return capabilities(self)
 
+    @property
+    def quota_bytes(self) -> int | None:
+        """What the account that is logged in may hold; None: no limit."""
+        return self.identity.quota_bytes if self.identity is not None else None
+
     def enter_account(self, identity: Identity, account: Account) -> None:
         """Somebody has logged in."""
         self.identity, self._account = identity, account

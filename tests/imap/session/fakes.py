@@ -49,6 +49,7 @@ class Logins:
     def __init__(self, *, cleartext: bool = True) -> None:
         self.cleartext = cleartext
         self.accounts: dict[str, AccountId] = {}
+        self.quota_bytes: int | None = None
 
     def account(self, name: str) -> AccountId:
         return self.accounts.setdefault(name, AccountId.new())
@@ -69,7 +70,7 @@ class Logins:
             raise AuthenticationFailed("throttled", "Too many failures, try again later", temporary=True)
         if password != PASSWORD:
             raise AuthenticationFailed("credentials", "Wrong name or password")
-        return Identity(self.account(user), f"{user}@example.org")
+        return Identity(self.account(user), f"{user}@example.org", self.quota_bytes)
 
     async def login(self, user: str, password: str, peer: Peer) -> Identity:
         return self.check(user, password)

@@ -488,3 +488,16 @@ def test_a_search_is_interrupted_when_the_connection_is_lost() -> None:
     talk.lose()
     assert talk.ended
     assert talk.take() == b""
+
+
+def test_a_quota_holds_for_append_replace_and_copy_but_not_for_move() -> None:
+    node = given()
+    size = now(node.open()).state.size
+    node.logins.quota_bytes = size + 20
+    talk = node.talk().login().select()
+    assert b"a OK" in talk.say(b"a APPEND Trash {10+}\r\n0123456789")
+    assert b"b NO [OVERQUOTA]" in talk.say(b"b APPEND Trash {11+}\r\n0123456789a")
+    assert b"c NO [OVERQUOTA]" in talk.say("c COPY 1 Trash")
+    assert b"d NO [OVERQUOTA]" in talk.say(b"d REPLACE 1 Trash {5000+}\r\n" + b"x" * 5000)
+    assert b"e OK" in talk.say("e MOVE 1 Trash")
+    assert now(node.open()).state.size == size + 10

@@ -170,7 +170,9 @@ async def _store(session: Session, about: AppendMessage, message: PreparedMessag
 
 
 async def _append(session: Session, mailbox: Mailbox, messages: list[NewMessage]) -> Condition:
-    added = await session.account.commit(AddMessages(mailbox=mailbox.id, messages=tuple(messages)))
+    added = await session.account.commit(
+        AddMessages(mailbox=mailbox.id, messages=tuple(messages), quota_bytes=session.quota_bytes)
+    )
     return ok("APPEND completed", codes.append_uid(added.uid_validity, runs(added.uids)))
 
 
@@ -179,7 +181,13 @@ async def _replace(session: Session, place: _Place, message: NewMessage) -> Cond
     view = session.selected
     assert place.replaced is not None
     done = await session.account.commit(
-        ReplaceMessage(mailbox=view.mailbox.id, uid=place.replaced, target=place.mailbox.id, message=message)
+        ReplaceMessage(
+            mailbox=view.mailbox.id,
+            uid=place.replaced,
+            target=place.mailbox.id,
+            message=message,
+            quota_bytes=session.quota_bytes,
+        )
     )
     code = codes.append_uid(done.added.uid_validity, runs(done.added.uids))
     session.write(ok("Replacement message ready", code).untagged())

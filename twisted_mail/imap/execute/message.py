@@ -161,6 +161,7 @@ async def _transfer(session: Session, command: Copy | Move, *, move: bool) -> tu
         uids=pack_uids(view.columns.uids_of(slots - dead)),
         target=target.id,
         move=move,
+        quota_bytes=session.quota_bytes,
     )
     return await session.account.commit(intent), dead
 
