@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.protocol import Factory
+from twisted.logger import Logger
 
 from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
 from twisted_mail.auth.service import AuthenticationService, load_secret
@@ -22,10 +24,12 @@ from twisted_mail.pop3.settings import Settings as POP3Settings
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
 from twisted_mail.smtp.server import SMTPServerFactory
+from twisted_mail.storage.interfaces import StorageError, Unavailable
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import LISTENERS, Configuration
 from twisted_mail.tap.stores import open_stores
+from twisted_mail.values import AccountId
 
 __all__ = ["Node", "assemble", "check", "imap_settings", "pop3_settings", "smtp_limits", "tls_contexts"]
 
@@ -37,6 +41,11 @@ class Node:
     number: int
     """From 1."""
     of: int
+
+    @property
+    def name(self) -> str:
+        """Among the members: the machine's name, not the configured one, which several machines may share."""
+        return f"{socket.gethostname()}-{self.number}"
 
 
 def check(configuration: Configuration) -> None:
@@ -102,12 +111,20 @@ def pop3_settings(configuration: Configuration) -> POP3Settings:
     )
 
 
+async def _nothing_is_forwarded(account: AccountId, request: bytes) -> bytes:
+    """Every node carries out itself what its sessions ask for, so there is no request that it could know."""
+    raise Unavailable("this version forwards nothing")
+
+
 class _Suite:
     """Everything of one process."""
+
+    _log = Logger()
 
     def __init__(self, reactor: Any, configuration: Configuration, node: Node, checkers: Sequence[Any]) -> None:
         self._reactor = reactor
         self._configuration = configuration
+        self._node = node
         self._checkers = checkers
         self._stores = open_stores(reactor, configuration)
         self._threads = HashThreads(reactor, configuration.threads.passwords)
@@ -136,6 +153,12 @@ class _Suite:
         for name in LISTENERS:
             if getattr(configuration.listen, name):
                 self._factories[name] = self._factory(name, authentication, intake)
+        try:
+            members = self._stores.backend.members
+            await members.join(self._node.name, frozenset(self._factories), _nothing_is_forwarded)
+        except StorageError as error:
+            # being a member makes things faster, nothing more
+            self._log.warn("other nodes will not know of this one: {why}", why=error)
         return self._factories
 
     def _authentication(self) -> AuthenticationService:
@@ -209,7 +232,10 @@ class _Suite:
         """Close the stores, if they were opened."""
         self._threads.stop()
         if self._started:
-            await self._stores.stop()
+            try:
+                await self._stores.backend.members.leave()
+            finally:
+                await self._stores.stop()
 
 
 def assemble(reactor: Any, configuration: Configuration, node: Node, checkers: Sequence[Any]) -> Suite:

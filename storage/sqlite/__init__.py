@@ -2,7 +2,7 @@
 
 One process writes, others hand it their writes over a UNIX socket (`election`); every process reads the file itself.
 Options (in the URL's query or in the context): ``readers`` (threads, 4), ``patience`` (seconds that a write waits for
-the process that writes, 5), ``max_bytes`` (how large the file may become).
+the process that writes, and a request that is forwarded for its answer, 5), ``max_bytes`` (how large the file may become).
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from twisted_mail.storage.interfaces import Engine, EngineContext, StorageError
-from twisted_mail.storage.memory.small import MemoryBus, MemoryCache, MemoryMembers
+from twisted_mail.storage.memory.small import MemoryBus, MemoryCache
 from twisted_mail.storage.sqlite.directory import SQLiteDirectory
 from twisted_mail.storage.sqlite.election import FILE, Place, Writers
 from twisted_mail.storage.sqlite.lists import SQLiteLists
 from twisted_mail.storage.sqlite.log import SQLiteAccountLog
+from twisted_mail.storage.sqlite.members import SharedMembers
 from twisted_mail.storage.sqlite.messages import SQLiteMessages
 from twisted_mail.storage.sqlite.queue import SQLiteQueue
+from twisted_mail.storage.sqlite.roster import Roster
 from twisted_mail.storage.sqlite.small import SharedBus, SharedCache, SQLiteAllowances, SQLiteLeases
 from twisted_mail.storage.sqlite.threads import ReaderPool
 
@@ -47,8 +49,9 @@ class SQLiteEngine:
         reactor = context.reactor
         self._database = database
         local_bus, local_cache = MemoryBus(reactor), MemoryCache(reactor)
+        place = Place(database)
         self.writers = Writers(
-            Place(database), reactor, local_bus, local_cache, wall=wall, patience=patience, max_bytes=max_bytes
+            place, reactor, local_bus, local_cache, wall=wall, patience=patience, max_bytes=max_bytes
         )
         self._readers = ReaderPool(database, reactor, readers)
         self.messages = SQLiteMessages(self.writers, self._readers)
@@ -60,7 +63,7 @@ class SQLiteEngine:
         self.allowances = SQLiteAllowances(self.writers, self._readers)
         self.bus = SharedBus(local_bus, self.writers.tell_others)
         self.cache = SharedCache(local_cache, self.writers.count)
-        self.members = MemoryMembers()
+        self.members = SharedMembers(Roster(place.members), reactor, patience=patience)
 
     async def start(self) -> None:
         try:
@@ -69,11 +72,15 @@ class SQLiteEngine:
             raise StorageError(f"the folder {self._database.parent} cannot be made: {error.strerror}") from error
         await self.writers.start()
         self._readers.start()
+        self.members.start()
 
     async def stop(self) -> None:
-        # readers first: the last connection to close empties the write-ahead log, and that should be the writer's
-        self._readers.stop()
-        await self.writers.stop()
+        try:
+            await self.members.stop()
+        finally:
+            # readers first: the last connection to close empties the write-ahead log, and that should be the writer's
+            self._readers.stop()
+            await self.writers.stop()
 
 
 def engine(url: str, context: EngineContext) -> Engine:

@@ -55,6 +55,11 @@ class Place:
         return self.database.parent / f"{self._prefix}writer.sock"
 
     @property
+    def members(self) -> Path:
+        """The folder of those who are alive."""
+        return self.database.parent / f"{self._prefix}members"
+
+    @property
     def _prefix(self) -> str:
         """Nothing for the usual file, so that another one in the same folder has a writer of its own."""
         return "" if self.database.name == FILE else f"{self.database.name}-"

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from msgspec import MsgspecError, msgpack
 from twisted.internet.protocol import Protocol
@@ -54,6 +54,9 @@ _MAX_PATH: Final = 100
 class FrameProtocol(Protocol):
     """Cuts the stream into frames. A frame that is none ends the connection."""
 
+    max_frame: ClassVar[int] = MAX_FRAME
+    """Octets of a frame that comes."""
+
     def __init__(self) -> None:
         self._received = bytearray()
         self._encoder = msgpack.Encoder()
@@ -68,7 +71,7 @@ class FrameProtocol(Protocol):
         at = 0
         while len(received) - at >= 4:
             (length,) = _LENGTH.unpack_from(received, at)
-            if length > MAX_FRAME:
+            if length > self.max_frame:
                 self.lost_sync(f"a frame of {length} octets")
                 return
             if len(received) - at - 4 < length:

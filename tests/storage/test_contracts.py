@@ -172,6 +172,11 @@ class SQLiteBusTests(EngineCase, testing.BusContract):
         await deferLater(self.reactor, 0, lambda: None)
 
 
+class SQLiteMembersTests(testing.MembersContract, EngineCase):
+    async def build(self) -> Members:
+        return (await self.sqlite()).members
+
+
 # --- SQLite: a process that hands its writes to another
 
 
@@ -213,6 +218,11 @@ class LinkedLeasesTests(EngineCase, testing.LeasesContract):
 class LinkedAllowancesTests(testing.AllowancesContract, EngineCase):
     async def build(self) -> Allowances:
         return (await self.linked()).allowances
+
+
+class LinkedMembersTests(testing.MembersContract, EngineCase):
+    async def build(self) -> Members:
+        return (await self.linked()).members
 
 
 class LinkedBusTests(EngineCase, testing.BusContract):

@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Second(ProcessProtocol):
-    """`second_process`, and what it has said."""
+    """Another process, and what it has said."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -88,9 +88,12 @@ class Stranger(Protocol):
 class ProcessCase(EngineCase):
     def second(self, folder: Path, count: int, accounts: list[AccountId]) -> Second:
         """Start the second process; it is killed at the end of the test."""
+        return self.spawn("tests.storage.second_process", folder, count, *accounts)
+
+    def spawn(self, module: str, *arguments: object) -> Second:
+        """Run *module* in a process that is killed at the end of the test."""
         protocol = Second()
-        arguments = [str(folder), str(count), *map(str, accounts)]
-        command = [sys.executable, "-m", "tests.storage.second_process", *arguments]
+        command = [sys.executable, "-m", module, *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         process: Any = self.reactor.spawnProcess(protocol, sys.executable, command, env=environment, path=str(ROOT))
 
