@@ -18,6 +18,7 @@ from pyroaring import BitMap
 
 from twisted_mail.account.columns import SEGMENT_UIDS, Columns
 from twisted_mail.account.state import AccountState, Mailbox
+from twisted_mail.storage.interfaces import Corrupt
 from twisted_mail.values import MailboxId, ModSeq
 
 __all__ = [
@@ -43,7 +44,7 @@ _ARRAYS: Final = ("uids", "modseqs", "sizes", "received", "zones", "saved", "sen
 _SWAP: Final = sys.byteorder == "big"
 
 
-class ChunkError(ValueError):
+class ChunkError(Corrupt, ValueError):
     """The octets are not a chunk that this version understands."""
 
 

@@ -12,6 +12,8 @@ from typing import Any, Final
 import msgspec
 from pyroaring import BitMap
 
+from twisted_mail.storage.interfaces import Corrupt
+
 __all__ = [
     "ENTRY_VERSION",
     "AddedMessage",
@@ -36,7 +38,7 @@ __all__ = [
 ENTRY_VERSION: Final = 1
 
 
-class EntryError(ValueError):
+class EntryError(Corrupt, ValueError):
     """The octets are not an entry that this version understands."""
 
 
