@@ -300,7 +300,10 @@ class OpenAccount:
                 again = await self._commit_group(group)
             except StorageError as error:
                 for waiting in group:
-                    waiting.fail(AccountUnavailable("the store does not answer; nothing was changed"))
+                    if waiting.proposed:
+                        waiting.fail(OutcomeUnknown("the change could not be confirmed"))
+                    else:
+                        waiting.fail(AccountUnavailable("the store does not answer; nothing was changed"))
                 self._log.warn("account {id}: {why}", id=self._id, why=error)
                 again = []
             except BaseException as error:
@@ -344,6 +347,10 @@ class OpenAccount:
             except Refused as refused:
                 settled.append((waiting, refused))
                 continue
+            except Exception as error:  # a defect: of the one intent, and the others have nothing to do with it
+                self._log.failure("{cause} could not be run", cause=waiting.intent.cause)
+                waiting.fail(error)
+                continue
             if waiting.plan.changes:
                 proposals.append(waiting)
             else:
@@ -365,11 +372,15 @@ class OpenAccount:
 
     async def _prepare(self, group: Sequence[Waiting]) -> None:
         """Load what the intents of *group* need before they run."""
+        state = None
+        while state is not self._state:  # loading columns may find that the state must be read anew
+            state = self._state
+            for waiting in group:
+                for id in waiting.intent.columns():
+                    mailbox = self._state.mailboxes.get(id)
+                    if mailbox is not None and mailbox.columns is None:
+                        await self._load_columns(mailbox)
         for waiting in group:
-            for id in waiting.intent.columns():
-                mailbox = self._state.mailboxes.get(id)
-                if mailbox is not None and mailbox.columns is None:
-                    await self._load_columns(mailbox)
             delivery = waiting.intent.asks_for_delivery()
             if delivery is not None and delivery not in self._state.delivered:
                 if delivery in await self._older_deliveries():
