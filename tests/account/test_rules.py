@@ -21,9 +21,11 @@ from twisted_mail.account.entries import decode_entry, describe_entry, encode_en
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown
 from twisted_mail.account.intents import AddMessages, ChangeFlags, CopyMessages, Expunge, SetSetting
 from twisted_mail.account.service import AccountSettings
-from twisted_mail.account.state import AccountState
+from twisted_mail.account.state import AccountState, Mailbox
 from twisted_mail.account.tree import CreateMailbox, DeleteMailbox
 from twisted_mail.services import Account
+from twisted_mail.storage.interfaces import Checkpoint, Corrupt
+from twisted_mail.storage.interfaces import Refused as StoreRefused
 from twisted_mail.values import AccountId, DeliveryId, ModSeq
 
 EAGER = AccountSettings(checkpoint_entries=4, retention_seconds=1000.0)
@@ -394,3 +396,84 @@ def test_entries_are_readable() -> None:
         }
     ]
     assert shown[0]["time"].startswith("2023-11-14T") and START
+
+
+def test_an_account_whose_first_entry_failed_gets_its_inbox_when_it_is_opened_again() -> None:
+    house = House()
+    id, log = AccountId.new(), house.engine.account_log
+
+    class Down:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(log, name)
+
+        async def append(self, *arguments: Any) -> Any:
+            raise StoreRefused("down")
+
+    house.service.log = Down()
+    with pytest.raises(AccountUnavailable):
+        house.open(id)
+    house.service.log = log
+    assert house.open(id).state.inbox.uid_next == 1
+
+
+def test_an_account_that_is_being_made_is_given_to_nobody_before_its_inbox_is_there() -> None:
+    shared = Shared()
+    node = Node(shared, Clock())
+    seen: list[Any] = []
+    id = AccountId.new()
+    for _ in range(3):
+        Deferred.fromCoroutine(node.service.open(id)).addCallback(lambda a: a.state.inbox).addBoth(seen.append)
+    for _ in range(100):
+        Deferred.fromCoroutine(node.service.open(id)).addCallback(lambda a: a.state.inbox).addBoth(seen.append)
+        if not node.log.steps:
+            break
+        node.log.steps[0].go()
+    assert len(seen) > 3 and all(isinstance(each, Mailbox) for each in seen)
+
+
+def test_rule_7_what_was_proposed_is_not_called_unchanged_when_it_cannot_be_settled() -> None:
+    node = a_node()
+
+    async def settle(*arguments: Any) -> bool:
+        raise Corrupt("a damaged page")
+
+    node.log.settle = settle  # type: ignore[method-assign, assignment]
+    ended = ask(node, SetSetting(name="a", value="b"))
+    node.log.steps[0].go("hidden")
+    finish(node)
+    assert isinstance(ended[0].value, OutcomeUnknown)
+
+
+def test_what_cannot_be_run_fails_alone() -> None:
+    node = a_node()
+
+    class Defect(SetSetting, frozen=True, kw_only=True):
+        def run(self, state: AccountState) -> Any:
+            raise KeyError("a defect")
+
+    first = ask(node, SetSetting(name="a", value="1"))  # while this is in flight the others queue up
+    others = [ask(node, SetSetting(name="b", value="1")), ask(node, Defect(name="x", value="1"))]
+    others += [ask(node, SetSetting(name=name, value="1")) for name in ("c", "c")]
+    finish(node)
+    assert [first, others[0], *others[2:]] == [[None]] * 4
+    assert isinstance(others[1][0].value, KeyError)
+
+
+def test_a_damaged_checkpoint_makes_an_account_unavailable() -> None:
+    house = House(EAGER)
+    account = house.open()
+    for _ in range(8):
+        add(account, message())
+    stored = house.engine.account_log
+
+    class Damaged:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(stored, name)
+
+        async def load_checkpoint(self, id: AccountId, chunks: Any) -> Any:
+            found = await stored.load_checkpoint(id, chunks)
+            assert found is not None
+            return Checkpoint(found.modseq, found.manifest, dict.fromkeys(found.chunks, b"\x01damaged"))
+
+    with pytest.raises(AccountUnavailable):
+        house.open(account.id, house.node(log=Damaged()))

@@ -114,16 +114,16 @@ class AccountService:
         try:
             opened = OpenAccount(self, account)
             await opened.load()
-            self._open[account] = opened
+            if "INBOX" not in opened.state.by_name:
+                wanted = self.settings.default_mailboxes
+                ids = tuple(MailboxId.new() for _ in wanted)
+                await opened.commit(Initialise(mailboxes=wanted, ids=ids, uid_validity=int(self.wall())))
+            self._open[account] = opened  # only now: nobody gets an account without INBOX
         except StorageError as error:
             raise AccountUnavailable("the account cannot be read") from error
         finally:
             for waiting in self._opening.pop(account):
                 waiting.callback(None)
-        if "INBOX" not in opened.state.by_name:
-            wanted = self.settings.default_mailboxes
-            ids = tuple(MailboxId.new() for _ in wanted)
-            await opened.commit(Initialise(mailboxes=wanted, ids=ids, uid_validity=int(self.wall())))
         return opened
 
     def release(self, account: Account) -> None:
