@@ -10,6 +10,7 @@ from typing import Final
 from twisted_mail.imap.commands import any as any_state
 from twisted_mail.imap.commands import append, auth, fetch, listing, mailbox, message, search
 from twisted_mail.imap.cursor import ArgumentAnnounced, Cursor
+from twisted_mail.imap.extensions import EXTENSIONS
 from twisted_mail.imap.syntax import (
     BadCommand,
     BadSyntax,
@@ -33,6 +34,7 @@ FAMILIES: Final[tuple[Syntaxes, ...]] = (
     append.COMMANDS,
     search.COMMANDS,
     fetch.COMMANDS,
+    *(extension.COMMANDS for extension in EXTENSIONS),
 )
 
 # tag = 1*<any ASTRING-CHAR except "+">; a command's name and arguments follow single spaces.

@@ -13,7 +13,6 @@ from twisted_mail.imap.commands.mailbox import (
     Close,
     Create,
     Delete,
-    Namespace,
     QResync,
     Rename,
     Select,
@@ -23,6 +22,7 @@ from twisted_mail.imap.commands.mailbox import (
     Unsubscribe,
 )
 from twisted_mail.imap.commands.message import Check, Copy, Expunge, Idle, Move, Store
+from twisted_mail.imap.extensions.namespace import Namespace
 from twisted_mail.imap.sequence import SAVED, SequenceSet
 from twisted_mail.imap.syntax import BadCommand, BadSyntax, Command, CommandLine, Modes, State, Streamed, Syntax
 

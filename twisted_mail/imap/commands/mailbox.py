@@ -15,7 +15,6 @@ __all__ = [
     "Close",
     "Create",
     "Delete",
-    "Namespace",
     "QResync",
     "Rename",
     "Select",
@@ -110,11 +109,6 @@ class Unsubscribe(Command):
     """UNSUBSCRIBE (RFC 9051 section 6.3.8)."""
 
     mailbox: str
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace(Command):
-    """NAMESPACE (RFC 9051 section 6.3.10, RFC 2342)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,12 +238,6 @@ def parse_unsubscribe(args: Cursor) -> Unsubscribe:
     return Unsubscribe(mailbox)
 
 
-def parse_namespace(args: Cursor) -> Namespace:
-    """``"NAMESPACE"`` (RFC 9051 section 6.3.10)."""
-    args.end()
-    return Namespace()
-
-
 def status_items(args: Cursor) -> tuple[str, ...]:
     """``"(" status-att *(SP status-att) ")"`` (RFC 9051 section 9)."""
 
@@ -280,6 +268,5 @@ COMMANDS: Syntaxes = {
     b"RENAME": Syntax(parse_rename, LOGGED_IN),
     b"SUBSCRIBE": Syntax(parse_subscribe, LOGGED_IN),
     b"UNSUBSCRIBE": Syntax(parse_unsubscribe, LOGGED_IN),
-    b"NAMESPACE": Syntax(parse_namespace, LOGGED_IN),
     b"STATUS": Syntax(parse_status, LOGGED_IN),
 }

@@ -1,6 +1,6 @@
 """Carrying out commands: one module per family, each with `EXECUTE`, and what it adds to CAPABILITY.
 
-A new extension is one module here, one in `commands`, and one line in each of the two registries.
+What belongs to the base protocol has its syntax in `commands`; an extension by itself stands in `extensions`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from twisted_mail.imap.execute import any as any_state
 from twisted_mail.imap.execute import append, auth, fetch, listing, mailbox, message, search, select
 from twisted_mail.imap.execute.types import Execute, Stream
+from twisted_mail.imap.extensions import EXTENSIONS
 from twisted_mail.imap.syntax import Command, State
 
 if TYPE_CHECKING:
@@ -19,7 +20,18 @@ if TYPE_CHECKING:
 
 __all__ = ["EXECUTE", "FAMILIES", "STREAMED", "capabilities"]
 
-FAMILIES: Final[tuple[ModuleType, ...]] = (any_state, auth, mailbox, select, listing, message, append, search, fetch)
+FAMILIES: Final[tuple[ModuleType, ...]] = (
+    any_state,
+    auth,
+    mailbox,
+    select,
+    listing,
+    message,
+    append,
+    search,
+    fetch,
+    *EXTENSIONS,
+)
 
 
 def _merge(name: str) -> Mapping[type[Command], object]:

@@ -12,7 +12,6 @@ from twisted_mail.imap import codes, replies
 from twisted_mail.imap.commands.mailbox import (
     Create,
     Delete,
-    Namespace,
     Rename,
     Status,
     Subscribe,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CAPABILITIES", "EXECUTE", "USES", "object_id", "status_of"]
 
-CAPABILITIES = ("NAMESPACE", "CREATE-SPECIAL-USE", "STATUS=SIZE", "OBJECTID")
+CAPABILITIES = ("CREATE-SPECIAL-USE", "STATUS=SIZE", "OBJECTID")
 
 USES: Final = {
     use.lower(): use for use in ("\\All", "\\Archive", "\\Drafts", "\\Flagged", "\\Junk", "\\Sent", "\\Trash")
@@ -107,12 +106,6 @@ async def unsubscribe(session: Session, tag: bytes, command: Unsubscribe) -> Con
     return ok("UNSUBSCRIBE completed")
 
 
-async def namespace(session: Session, tag: bytes, command: Namespace) -> Condition:
-    """RFC 2342: one personal namespace."""
-    session.write(replies.namespace([("", session.settings.separator)], utf8=session.enabled.utf8_names))
-    return ok("NAMESPACE completed")
-
-
 async def status(session: Session, tag: bytes, command: Status) -> Condition:
     """RFC 9051 section 6.3.11."""
     mailbox = session.mailbox(command.mailbox)
@@ -163,6 +156,5 @@ EXECUTE = {
     Rename: rename,
     Subscribe: subscribe,
     Unsubscribe: unsubscribe,
-    Namespace: namespace,
     Status: status,
 }
