@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from hashlib import sha256
@@ -94,25 +95,21 @@ class FileBlobs:
 
     async def open(self, ref: BlobRef, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         file = await self.run(self._open, ref)
-        try:
-            at, stop = start, ref.size if end is None else min(end, ref.size)
-            while at < stop:
-                data = await self.run(os.pread, file, min(READ_AHEAD, stop - at), at)
-                if not data:
-                    raise Corrupt(f"the blob {ref.hash} ends at {at} of {ref.size} octets")
-                at += len(data)
-                for begin in range(0, len(data), CHUNK):
-                    yield data[begin : begin + CHUNK]
-        finally:
-            os.close(file)
+        at, stop = start, ref.size if end is None else min(end, ref.size)
+        while at < stop:
+            data = await self.run(file.read, min(READ_AHEAD, stop - at), at)
+            if not data:
+                raise Corrupt(f"the blob {ref.hash} ends at {at} of {ref.size} octets")
+            at += len(data)
+            for begin in range(0, len(data), CHUNK):
+                yield data[begin : begin + CHUNK]
 
-    def _open(self, ref: BlobRef) -> int:
+    def _open(self, ref: BlobRef) -> _File:
         try:
-            file = os.open(self.path(ref), os.O_RDONLY | os.O_CLOEXEC)
+            file = _File(os.open(self.path(ref), os.O_RDONLY | os.O_CLOEXEC))
         except FileNotFoundError as error:
             raise NotFound(f"no blob {ref.hash}") from error
-        if os.fstat(file).st_size != ref.size:
-            os.close(file)
+        if os.fstat(file.number).st_size != ref.size:
             raise Corrupt(f"the blob {ref.hash} does not have its {ref.size} octets")
         return file
 
@@ -138,8 +135,27 @@ def _folders(of: Path) -> list[Path]:
     return [of / name for name in sorted(os.listdir(of)) if len(name) == 2]
 
 
+class _File:
+    """A descriptor that is open for as long as anybody has this, be it a thread whose reader has gone already."""
+
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def read(self, count: int, at: int) -> bytes:
+        return os.pread(self.number, count, at)
+
+    def __del__(self) -> None:
+        os.close(self.number)
+
+
 class _Writer:
-    """Implements `BlobWriter`. One operation at a time, as its caller awaits each."""
+    """Implements `BlobWriter`. One operation at a time, as its caller awaits each.
+
+    A caller that is cancelled waits no longer, but a thread may still be at work: `abort` must not close the file under
+    it (the number may be another message's by the next write), nor miss what it is just opening.
+    """
 
     def __init__(self, blobs: FileBlobs) -> None:
         self._blobs = blobs
@@ -150,6 +166,10 @@ class _Writer:
         self._file: int | None = None
         self._path = ""
         self._open = True
+        self._lock = threading.RLock()
+        """Held by the thread that works on the file."""
+        self._in_threads = False
+        self._given_up = False
 
     async def write(self, chunk: bytes) -> None:
         if not self._open:
@@ -169,14 +189,16 @@ class _Writer:
     async def abort(self) -> None:
         if self._open:
             self._open = False
+            self._given_up = True
             self._buffer.clear()
-            if self._file is not None:
+            if self._in_threads:
                 await self._blobs.run(self._discard)
 
     async def _in_thread(self, work: Callable[[list[bytes]], T], chunks: list[bytes]) -> T:
         """Do *work*; when it fails nothing stays, and the writer is over."""
+        self._in_threads = True
         try:
-            return await self._blobs.run(work, chunks)
+            return await self._blobs.run(self._locked, work, chunks)
         except StorageError:
             await self.abort()
             raise
@@ -186,6 +208,12 @@ class _Writer:
         return chunks
 
     # --- in a thread
+
+    def _locked(self, work: Callable[[list[bytes]], T], chunks: list[bytes]) -> T:
+        with self._lock:
+            if self._given_up:
+                raise Refused("the blob was given up")
+            return work(chunks)
 
     def _flush(self, chunks: list[bytes]) -> None:
         if self._file is None:
@@ -225,10 +253,11 @@ class _Writer:
             self._blobs.forced.add(folder)
 
     def _discard(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-            os.unlink(self._path)
+        with self._lock:
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+                os.unlink(self._path)
 
 
 def force_folder(path: Path) -> None:

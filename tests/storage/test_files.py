@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import deferLater
+
 from tests.storage.engines import EngineCase
 from twisted_mail.storage.files import FileBlobs, FileEngine, engine
-from twisted_mail.storage.interfaces import Corrupt, NotFound, Refused, StorageError, Unavailable
+from twisted_mail.storage.interfaces import BlobWriter, Corrupt, NotFound, Refused, StorageError, Unavailable
 from twisted_mail.storage.testing.base import collect, fails
 from twisted_mail.values import BlobRef
 
@@ -77,6 +82,63 @@ class FileBlobsOwnTests(EngineCase):
         self.assertEqual(len(os.listdir(folder / "blobs" / "incoming")), 1)
         await writer.abort()
         self.assertEqual(os.listdir(folder / "blobs" / "incoming"), [])
+
+    def descriptors(self) -> int:
+        gc.collect()
+        return len(os.listdir("/proc/self/fd"))
+
+    async def interrupted(self, blobs: FileBlobs, function: str, work: Any) -> None:
+        """Cancel *work* while a thread is in the os's *function*, then let that go on, and wait for its end."""
+        entered, leave = threading.Event(), threading.Event()
+        real = getattr(os, function)
+
+        def slow(*arguments: Any) -> Any:
+            entered.set()
+            leave.wait(10)
+            return real(*arguments)
+
+        with patch(f"os.{function}", slow):
+            working: Deferred[Any] = Deferred.fromCoroutine(work)
+            while not entered.is_set():
+                await deferLater(self.reactor, 0.005, lambda: None)
+            working.cancel()
+            # the one that is given up holds a thread; what follows has to wait for it, and must not come between
+            self.reactor.callLater(0.05, leave.set)
+            try:
+                await working
+            except CancelledError:
+                pass
+            else:
+                self.fail("not cancelled")
+            if not leave.is_set():
+                await deferLater(self.reactor, 0.1, lambda: None)
+        for _ in range(8):
+            await blobs.run(lambda: None)
+
+    async def test_a_write_that_is_cancelled_in_the_middle_leaves_no_file(self) -> None:
+        folder = self.folder()
+        blobs = await self.files(folder)
+        for function in ("open", "write"):
+            before = self.descriptors()
+
+            async def giving_up(writer: BlobWriter) -> None:
+                try:
+                    await writer.write(bytes(1_000_000))
+                except BaseException:
+                    await writer.abort()
+                    raise
+
+            await self.interrupted(blobs, function, giving_up(blobs.writer()))
+            self.assertEqual(os.listdir(folder / "blobs" / "incoming"), [], function)
+            self.assertEqual(self.descriptors(), before, function)
+
+    async def test_a_read_that_is_cancelled_in_the_middle_leaves_nothing_open(self) -> None:
+        blobs = await self.files()
+        ref = await self.store(blobs, bytes(1_000_000))
+        for function in ("open", "pread"):
+            before = self.descriptors()
+            await self.interrupted(blobs, function, collect(blobs.open(ref)))
+            self.assertEqual(self.descriptors(), before, function)
 
     async def test_a_full_disk_refuses_and_leaves_nothing(self) -> None:
         folder = self.folder()
