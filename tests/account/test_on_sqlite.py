@@ -9,7 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from twisted_mail.account import committer
+from twisted_mail.account import rows
 from twisted_mail.account.errors import OverQuota
 from twisted_mail.account.intents import Added, AddMessages, new_message
 from twisted_mail.account.service import AccountService, AccountSettings
@@ -111,7 +111,7 @@ class AccountOnSQLiteTests(TestCase):
         backend, service = await self.build(self.folder())
         account = await service.open(AccountId.new())
         stored = []
-        for number in range(committer.MAX_UNWRITTEN + 10):
+        for number in range(rows.MAX_UNWRITTEN + 10):
             writer = service.writer()
             await writer.write(octets(number))
             stored.append(await account.store(await writer.finish()))

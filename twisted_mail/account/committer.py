@@ -8,8 +8,8 @@ again; an unknown outcome stays unknown until the slots have been read.
 from __future__ import annotations
 
 import random
-from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, DeferredLock
@@ -32,21 +32,19 @@ from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, decode_entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
 from twisted_mail.account.intents import Intent, Scope
-from twisted_mail.account.messages import Prepared, ReadAhead
+from twisted_mail.account.rows import AccountRows
 from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
 from twisted_mail.account.waiting import Waiting
-from twisted_mail.services import PreparedMessage, StoredMessage
 from twisted_mail.storage.interfaces import (
     Checkpoint,
     Conflict,
-    MessageRow,
     NewEntry,
     StorageError,
     Trimmed,
     Unavailable,
 )
 from twisted_mail.storage.interfaces import Refused as StoreRefused
-from twisted_mail.values import AccountId, EntryId, MessageKey, ModSeq
+from twisted_mail.values import AccountId, EntryId, ModSeq
 
 if TYPE_CHECKING:
     from twisted_mail.account.service import AccountService
@@ -56,21 +54,17 @@ __all__ = ["MAX_GROUP", "OpenAccount"]
 R = TypeVar("R")
 MAX_GROUP = 512
 """Entries in one append."""
-MAX_UNWRITTEN = 32
-"""Stored messages of one account whose rows wait in memory for the entry that names them."""
 MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
 
-class OpenAccount:
+class OpenAccount(AccountRows):
     """Implements `services.Account`."""
 
     _log = Logger()
 
     def __init__(self, service: AccountService, account: AccountId) -> None:
-        self._service = service
-        self._id = account
-        self._state = AccountState()
+        super().__init__(service, account)
         self._lock = DeferredLock()
         self._queue: deque[Waiting] = deque()
         self._running = False
@@ -85,15 +79,6 @@ class OpenAccount:
         self._known_deliveries: tuple[ModSeq, set[bytes]] | None = None
         self._quiet: list[Deferred[None]] = []
         self._closed = False
-        self._unwritten: OrderedDict[bytes, MessageRow] = OrderedDict()
-
-    @property
-    def id(self) -> AccountId:
-        return self._id
-
-    @property
-    def state(self) -> AccountState:
-        return self._state
 
     @property
     def busy(self) -> bool:
@@ -152,12 +137,15 @@ class OpenAccount:
         if mailbox.columns is not None:
             return mailbox.columns
         await self._lock.acquire()
+        before = self._state.modseq
         try:
             return await self._load_columns(mailbox)
         except StorageError as error:
             raise AccountUnavailable("the mailbox cannot be read") from error
         finally:
             self._lock.release()
+            if self._state.modseq != before:
+                self._notify()  # a newer checkpoint took the state along, and the notice of that will find it known
 
     async def _load_columns(self, mailbox: Mailbox) -> Columns:
         """The same, by the holder of the lock."""
@@ -545,41 +533,6 @@ class OpenAccount:
         old = [modseq for modseq, made in self._history if made <= horizon]
         if old:
             await self._service.log.trim(self._id, ModSeq(old[-1]))
-
-    # --- messages
-
-    def rows(
-        self, keys: Sequence[MessageKey], columns: Sequence[str]
-    ) -> AsyncIterator[Sequence[tuple[bytes, ...] | None]]:
-        """Message rows in the order of *keys*, in batches."""
-        return self._service.store.rows(self._id, keys, columns)
-
-    def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The message's own octets."""
-        return self._service.store.octets(self._id, key, start, end)
-
-    def reading(self, keys: Sequence[MessageKey]) -> ReadAhead:
-        """The octets of many messages, some read ahead."""
-        return ReadAhead(self._service.store, self._id, keys)
-
-    async def store(self, message: PreparedMessage) -> StoredMessage:
-        """Put the row of a prepared message into this account. Raises AccountUnavailable."""
-        if not isinstance(message, Prepared):
-            raise TypeError("only what Accounts.writer() prepared can be stored")
-        row, stored = self._service.store.row(self._state.bucket, message, int(self._service.wall()) // DAY_SECONDS)
-        try:
-            if self._service.appends_rows is None:
-                await self._service.store.put(self._id, [row])
-            else:
-                # it is written together with the entry that names it; the oldest do not wait for theirs too long
-                self._unwritten[row.key.id.octets] = row
-                if len(self._unwritten) > MAX_UNWRITTEN:
-                    oldest = next(iter(self._unwritten.values()))
-                    await self._service.store.put(self._id, [oldest])
-                    self._unwritten.pop(oldest.key.id.octets, None)
-        except StorageError as error:
-            raise AccountUnavailable("the message could not be stored") from error
-        return stored
 
     # --- the end
 

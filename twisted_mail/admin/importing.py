@@ -18,9 +18,9 @@ from twisted.internet.defer import Deferred, DeferredList
 from twisted.python.failure import Failure
 
 from twisted_mail.account.columns import SYSTEM_FLAGS
-from twisted_mail.account.committer import MAX_UNWRITTEN
 from twisted_mail.account.errors import MailboxExists
 from twisted_mail.account.intents import AddMessages, NewMessage, new_message
+from twisted_mail.account.rows import MAX_UNWRITTEN
 from twisted_mail.account.state import Mailbox, check_mailbox_name
 from twisted_mail.account.tree import CreateMailbox, Subscribe
 from twisted_mail.services import Account, Accounts, PreparedMessage

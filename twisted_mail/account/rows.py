@@ -1,0 +1,73 @@
+"""The messages of one open account: rows and octets to read, and rows that wait for the entry that will name them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from twisted_mail.account.errors import AccountUnavailable
+from twisted_mail.account.messages import Prepared, ReadAhead
+from twisted_mail.account.state import DAY_SECONDS, AccountState
+from twisted_mail.services import PreparedMessage, StoredMessage
+from twisted_mail.storage.interfaces import MessageRow, StorageError
+from twisted_mail.values import AccountId, MessageKey
+
+if TYPE_CHECKING:
+    from twisted_mail.account.service import AccountService
+
+__all__ = ["MAX_UNWRITTEN", "AccountRows"]
+
+MAX_UNWRITTEN = 32
+"""Stored messages of one account whose rows wait in memory for the entry that names them."""
+
+
+class AccountRows:
+    """The part of an open account that has to do with messages rather than with its log."""
+
+    def __init__(self, service: AccountService, account: AccountId) -> None:
+        self._service = service
+        self._id = account
+        self._state = AccountState()
+        self._unwritten: OrderedDict[bytes, MessageRow] = OrderedDict()
+
+    @property
+    def id(self) -> AccountId:
+        return self._id
+
+    @property
+    def state(self) -> AccountState:
+        return self._state
+
+    def rows(
+        self, keys: Sequence[MessageKey], columns: Sequence[str]
+    ) -> AsyncIterator[Sequence[tuple[bytes, ...] | None]]:
+        """Message rows in the order of *keys*, in batches."""
+        return self._service.store.rows(self._id, keys, columns)
+
+    def octets(self, key: MessageKey, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The message's own octets."""
+        return self._service.store.octets(self._id, key, start, end)
+
+    def reading(self, keys: Sequence[MessageKey]) -> ReadAhead:
+        """The octets of many messages, some read ahead."""
+        return ReadAhead(self._service.store, self._id, keys)
+
+    async def store(self, message: PreparedMessage) -> StoredMessage:
+        """Put the row of a prepared message into this account. Raises AccountUnavailable."""
+        if not isinstance(message, Prepared):
+            raise TypeError("only what Accounts.writer() prepared can be stored")
+        row, stored = self._service.store.row(self._state.bucket, message, int(self._service.wall()) // DAY_SECONDS)
+        try:
+            if self._service.appends_rows is None:
+                await self._service.store.put(self._id, [row])
+            else:
+                # it is written together with the entry that names it; the oldest do not wait for theirs too long
+                self._unwritten[row.key.id.octets] = row
+                if len(self._unwritten) > MAX_UNWRITTEN:
+                    oldest = next(iter(self._unwritten.values()))
+                    await self._service.store.put(self._id, [oldest])
+                    self._unwritten.pop(oldest.key.id.octets, None)
+        except StorageError as error:
+            raise AccountUnavailable("the message could not be stored") from error
+        return stored
