@@ -14,7 +14,7 @@ from tests.delivery.support import NOW, PEER, FakeOutbound, House, run
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown
 from twisted_mail.account.intents import AddMessages
 from twisted_mail.account.tree import DeleteMailbox
-from twisted_mail.delivery.trace import HopCount, received_field
+from twisted_mail.delivery.trace import FIRST_FIELD, HopCount, received_field, separator
 from twisted_mail.services import Envelope, Identity, MailRefused, Peer, Recipient, Refusal
 from twisted_mail.storage.interfaces import Unavailable
 from twisted_mail.values import AccountId
@@ -45,6 +45,41 @@ def test_a_message_comes_with_its_trace_in_front(house: House) -> None:
         r"\t[A-Z][a-z]{2}, 1[45] Nov 2023 \d\d:\d\d:20 [+-]\d{4}\r\n",
         trace,
     ), trace
+
+
+@pytest.mark.parametrize(
+    ("message", "between"),
+    [
+        (b"the UPS runs on battery\r\n", b"\r\n"),
+        (b"hello\r\n\r\nNot: a field\r\n", b"\r\n"),
+        (b" indented\r\nlines\r\n", b"\r\n"),
+        (b"word " * FIRST_FIELD + b"\r\n", b"\r\n"),
+        (b"\r\nhello\r\n", b""),
+        (b"", b""),
+        (b"Subject: x\r\n", b""),
+        (b"subject : x\r\n\r\n", b""),
+        (b"From someone Tue Nov 14 22:13:20 2023\r\nSubject: x\r\n\r\ntext\r\n", b""),
+        (b"not a field\r\nSubject: x\r\n\r\ntext\r\n", b""),
+    ],
+)
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+def test_text_without_a_header_becomes_a_body_and_no_part_of_the_trace(
+    house: House, message: bytes, between: bytes, size: int
+) -> None:
+    incoming = run(house.intake.begin(house.envelope(ANN)))
+    for at in range(0, len(message), size):
+        run(incoming.write(message[at : at + size]))
+    assert [outcome.refused for outcome in run(incoming.finish())] == [None]
+    got = house.mailbox(ANN)[0]
+    assert got.endswith(message)
+    trace = got[: len(got) - len(message)]
+    assert re.search(rb" [+-]\d{4}\r\n" + between + rb"\Z", trace), trace
+
+
+def test_little_is_held_back_to_find_the_first_field() -> None:
+    assert separator(b"x" * (FIRST_FIELD - 1), ended=False) is None
+    assert separator(b"x" * FIRST_FIELD, ended=False) == b"\r\n"
+    assert separator(b"Received: ", ended=False) == b""
 
 
 def _field(**more: Any) -> str:

@@ -14,7 +14,7 @@ from twisted_mail.account.errors import AccountError, NoSuchMailbox, OutcomeUnkn
 from twisted_mail.account.intents import AddMessages, delivery_of, new_message
 from twisted_mail.account.state import AccountState, Mailbox, normal_mailbox_name
 from twisted_mail.delivery.outbound import OutboundMessage
-from twisted_mail.delivery.trace import HopCount
+from twisted_mail.delivery.trace import HopCount, separator
 from twisted_mail.services import Accounts, MailRefused, Outcome, PreparedMessage, Recipient, Refusal
 from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.values import AccountId, DeliveryId
@@ -69,6 +69,8 @@ class IncomingMail:
         self._recipients = recipients
         self._front: bytes = return_path + received
         self._outbound_front = received
+        self._held: bytes | None = b""
+        """The start of the message, until it is known whether it is a header."""
         self._hops = hops
         self._detail_mailboxes = detail_mailboxes
         self._outbound = outbound
@@ -82,7 +84,20 @@ class IncomingMail:
         self._count.feed(chunk)
         if self._count.count >= self._hops:
             raise MailRefused(Refusal.LOOP)
-        await self._pass_on(chunk)
+        if self._held is None:
+            await self._pass_on(chunk)
+        else:
+            await self._begin(self._held + chunk, ended=False)
+
+    async def _begin(self, start: bytes, *, ended: bool) -> None:
+        between = separator(start, ended=ended)
+        if between is None:
+            self._held = start
+            return
+        self._held = None
+        self._front += between
+        self._outbound_front += between
+        await self._pass_on(start)
 
     async def _pass_on(self, chunk: bytes) -> None:
         try:
@@ -103,8 +118,8 @@ class IncomingMail:
 
     async def finish(self) -> Sequence[Outcome]:
         """See `services.Incoming.finish`."""
-        if self._front:
-            await self._pass_on(b"")  # an empty message has trace fields all the same
+        if self._held is not None:
+            await self._begin(self._held, ended=True)  # an empty message has trace fields all the same
         prepared: PreparedMessage | None = None
         if self._local:
             try:

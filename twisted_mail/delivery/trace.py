@@ -8,10 +8,13 @@ from typing import Final
 
 from twisted_mail.services import Envelope, Peer
 
-__all__ = ["HopCount", "received_field", "return_path_field"]
+__all__ = ["HopCount", "received_field", "return_path_field", "separator"]
 
 _unsafe = re.compile(r"[\x00-\x20\x7f()<>\\;,\"]")
 _received = re.compile(rb"^received[ \t]*:", re.MULTILINE | re.IGNORECASE)
+_field = re.compile(rb"^[!-9;-~]+[ \t]*:", re.MULTILINE)
+FIRST_FIELD: Final = 4096
+"""Octets within which a message that has a header shows a field of it."""
 ENOUGH: Final = 64
 """Octets of a line in which its field name has surely come."""
 
@@ -48,6 +51,21 @@ def received_field(envelope: Envelope, *, hostname: str, id: str, seconds: float
 
 def _unsafe_comment(text: str) -> str:
     return re.sub(r"[^ -'*-\[\]-~]", "?", text)
+
+
+def separator(start: bytes, *, ended: bool) -> bytes | None:
+    """What has to stand between trace fields and a message that begins with *start*; None: it takes more to say.
+
+    Devices and scripts send text without any header field. Behind a trace field it would become part of the header,
+    and nobody would be shown it; so it gets the blank line that makes it a body (RFC 5322 section 2.1). A message that
+    has a field anywhere in its header, whatever the first line is, goes on as it is.
+    """
+    end = start.find(b"\r\n\r\n")
+    if start.startswith(b"\r\n") or _field.search(start if end < 0 else start[:end]) is not None:
+        return b""
+    if ended:
+        return b"\r\n" if start else b""
+    return None if end < 0 and len(start) < FIRST_FIELD else b"\r\n"
 
 
 class HopCount:
