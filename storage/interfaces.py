@@ -260,11 +260,12 @@ class Lists(Protocol):
         """Carry out the net difference of the entry *modseq*.
 
         Of two changes to one row (list, bucket, folder, received, uid) the one with the higher modseq stands, in
-        whatever order they come and however often; at one modseq a delete wins. `reached` becomes at least *modseq*.
+        whatever order they come and however often; at one modseq a delete wins. `reached` stays: the difference may
+        come in several parts, and whoever is cut off between them must not be taken for done.
         """
 
     async def reached(self, account: AccountId, bucket: int) -> ModSeq:
-        """The highest modseq that was applied to *bucket*; 0 if none."""
+        """The highest modseq that *bucket* was marked to have reached; 0 if none."""
 
     async def mark_reached(self, account: AccountId, bucket: int, modseq: ModSeq) -> None:
         """Everything up to *modseq* is in *bucket* (entries without a difference move it too)."""

@@ -88,7 +88,6 @@ class MemoryLists:
             standing = rows.get(id)
             if standing is None or standing[0] < modseq or (standing[0] == modseq and standing[1] is not None):
                 rows[id] = (modseq, row)
-            await self.mark_reached(account, change.bucket, modseq)
 
     async def reached(self, account: AccountId, bucket: int) -> ModSeq:
         return self._reached.get((account, bucket), ModSeq(0))

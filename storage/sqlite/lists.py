@@ -28,12 +28,8 @@ WHERE excluded.modseq > modseq OR (excluded.modseq = modseq AND excluded.deleted
 
 
 @operation("lists.apply", repeatable=True)
-def apply(
-    tx: Transaction, account: bytes, rows: Sequence[Sequence[object]], buckets: Sequence[int], modseq: int
-) -> None:
+def apply(tx: Transaction, rows: Sequence[Sequence[object]]) -> None:
     tx.db.executemany(_APPLY, rows)
-    for bucket in buckets:
-        mark_reached(tx, account, bucket, modseq)
 
 
 @operation("lists.mark_reached", repeatable=True)
@@ -120,8 +116,7 @@ class SQLiteLists:
                 message = (row.message.bucket, row.message.id.octets)
                 shown = (row.sender, row.subject, row.preview, msgpack.encode(row.flags), row.size)
                 rows.append((*key, *place, int(modseq), 0, *message, *shown))
-        buckets = sorted({change.bucket for change in changes})
-        await self._writers.write("lists.apply", account.octets, rows, buckets, int(modseq))
+        await self._writers.write("lists.apply", rows)
 
     async def reached(self, account: AccountId, bucket: int) -> ModSeq:
         return ModSeq(await self._readers.run(_reached, account.octets, bucket))

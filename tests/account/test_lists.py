@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyroaring import BitMap
 
 from tests.account.house import House, now, put
 from twisted_mail.account import columns as columns_module
+from twisted_mail.account import lists as lists_module
 from twisted_mail.account.entries import pack_uids
 from twisted_mail.account.intents import AddMessages, ChangeFlags, CopyMessages, Expunge, new_message
 from twisted_mail.account.lists import BUCKET_SETTING, MessageLists
 from twisted_mail.account.service import AccountSettings
 from twisted_mail.services import Account
-from twisted_mail.storage.interfaces import ListName
+from twisted_mail.storage.interfaces import ListName, Unavailable
 
 
 def deliver(house: House, account: Account, number: int) -> None:
@@ -62,6 +64,49 @@ def test_a_message_is_in_the_list_that_it_belongs_to() -> None:
     assert "A2" in row.sender
     page = now(lists.page(account, "unread", account.state.inbox.id, (1_003_000, 3), 9))
     assert [row.uid for row in page] == [1]
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_lines_are_not_missed_when_the_columns_are_compacted_in_between(monkeypatch: Any, rebuild: bool) -> None:
+    monkeypatch.setattr(lists_module, "_BATCH", 2)
+    house = House()
+    account, lists = house.open(), MessageLists(house.engine.lists)
+    for number in range(1, 6):
+        deliver(house, account, number)
+    rows = account.rows
+
+    def compacting(*arguments: Any) -> Any:
+        account.rows = rows  # type: ignore[method-assign]
+        columns = account.state.inbox.columns
+        assert columns is not None
+        columns.generation += 1
+        return rows(*arguments)
+
+    account.rows = compacting  # type: ignore[method-assign, assignment]
+    if rebuild:
+        now(lists.rebuild(account))
+    assert [uid for uid, _ in shown(lists, account, "unread")] == [5, 4, 3, 2, 1]
+
+
+def test_lines_are_not_missed_when_bringing_up_to_date_is_cut_off(monkeypatch: Any) -> None:
+    monkeypatch.setattr(lists_module, "_BATCH", 2)
+    house = House()
+    account, store = house.open(), house.engine.lists
+    for number in range(1, 6):
+        deliver(house, account, number)
+    apply, calls = store.apply, []
+
+    async def failing(*arguments: Any) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise Unavailable("down")
+        await apply(*arguments)
+
+    monkeypatch.setattr(store, "apply", failing)
+    lists = MessageLists(store)
+    with pytest.raises(Unavailable):
+        shown(lists, account, "unread")
+    assert [uid for uid, _ in shown(lists, account, "unread")] == [5, 4, 3, 2, 1]
 
 
 def test_lists_are_rebuilt_when_the_vanished_were_forgotten(monkeypatch: Any) -> None:

@@ -60,7 +60,8 @@ class MessageLists:
                     for name in _NAMES
                 ]
                 await self._lists.apply(account.id, deletes, target)
-            await self._write(account, bucket, mailbox, columns, columns.changed_since(reached), target)
+            if not await self._write(account, bucket, mailbox, columns, columns.changed_since(reached), target):
+                return await self.bring_up_to_date(account)
         await self._lists.mark_reached(account.id, bucket, target)
         return bucket
 
@@ -71,7 +72,8 @@ class MessageLists:
         await self._lists.drop(account.id, bucket)  # what a rebuild that was cut off left behind
         for mailbox in list(account.state.mailboxes.values()):
             columns = await account.columns(mailbox)
-            await self._write(account, bucket, mailbox, columns, columns.live.copy(), target)
+            if not await self._write(account, bucket, mailbox, columns, columns.live.copy(), target):
+                return await self.rebuild(account)
         await self._lists.mark_reached(account.id, bucket, target)
         await account.commit(SetSetting(name=BUCKET_SETTING, value=str(bucket)))
         await self._lists.drop(account.id, old)
@@ -82,13 +84,14 @@ class MessageLists:
 
     async def _write(
         self, account: Account, bucket: int, mailbox: Mailbox, columns: Columns, slots: BitMap, target: ModSeq
-    ) -> None:
+    ) -> bool:
+        """False: the columns were compacted meanwhile, so not everything was written, and it must be done again."""
         wanted = list(slots)
         generation = columns.generation
         for start in range(0, len(wanted), _BATCH):
             part = wanted[start : start + _BATCH]
             if columns.generation != generation:
-                return  # compacted meanwhile: those that follow are written by whoever comes next
+                return False
             seen = columns.with_flag("\\Seen")
             lines = [
                 (columns.key(s), columns.received[s], columns.uids[s], columns.flags_of(s), columns.sizes[s], s in seen)
@@ -110,6 +113,7 @@ class MessageLists:
                         ListDelete("unread" if is_seen else "read", bucket, mailbox.id, received * 1000, uid)
                     )
             await self._lists.apply(account.id, changes, target)
+        return True
 
 
 _NAMES: Final[tuple[ListName, ListName]] = ("read", "unread")
