@@ -15,7 +15,7 @@ from tests.account.house import START, House, now
 from tests.account.model import Model, assert_same
 from tests.account.simulation import Shared
 from tests.account.test_intents import add, create, message, store, uids
-from tests.account.test_machine import Node
+from tests.account.test_machine import NoBus, Node
 from twisted_mail.account.apply import apply
 from twisted_mail.account.entries import decode_entry, describe_entry, encode_entry, pack_uids
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown
@@ -346,6 +346,22 @@ def test_a_lost_notice_costs_no_more_than_the_polling_interval() -> None:
     house.clock.advance(0.2)
     assert heard == [account.state.modseq]
     end()
+
+
+def test_who_watches_is_told_of_what_was_learnt_while_columns_were_read() -> None:
+    house = House(EAGER)
+    first = house.open()
+    add(first, message())
+    now(first.checkpoint())  # type: ignore[attr-defined]  # of the committer
+    other = house.open(first.id, house.node(bus=NoBus()))
+    heard: list[int] = []
+    other.watch(heard.append)
+    for _ in range(8):
+        add(first, message())
+    now(first.checkpoint())  # type: ignore[attr-defined]  # of the committer
+    now(other.columns(other.state.inbox))
+    assert other.state.modseq == first.state.modseq
+    assert heard == [first.state.modseq]
 
 
 def test_one_state_per_account_and_node_and_idle_ones_are_evicted() -> None:
