@@ -9,13 +9,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import TestCase
 
-from twisted_mail.account import rows
-from twisted_mail.account.errors import OverQuota
+from twisted_mail.account import committer, rows
+from twisted_mail.account.errors import AccountUnavailable, OverQuota
 from twisted_mail.account.intents import Added, AddMessages, new_message
 from twisted_mail.account.service import AccountService, AccountSettings
-from twisted_mail.services import Account
+from twisted_mail.services import Account, StoredMessage
 from twisted_mail.storage import Backend, open_backend
-from twisted_mail.storage.interfaces import EngineContext
+from twisted_mail.storage.interfaces import EngineContext, Refused
 from twisted_mail.values import AccountId
 
 
@@ -119,6 +119,66 @@ class AccountOnSQLiteTests(TestCase):
         messages = tuple(new_message(each, 1) for each in stored)
         await account.commit(AddMessages(mailbox=account.state.inbox.id, messages=messages))
         assert await self.read_all(account) == [octets(n) for n in range(len(stored))]
+
+    async def stored(self, service: AccountService, account: Account, size: int) -> StoredMessage:
+        writer = service.writer()
+        await writer.write(octets(0, size))
+        return await account.store(await writer.finish())
+
+    async def test_what_waits_in_memory_for_its_entry_is_bounded_in_octets_and_goes_with_the_last_user(self) -> None:
+        _, service = await self.build(self.folder())
+        account: Any = await service.open(AccountId.new())
+        stored = [await self.stored(service, account, 300_000) for _ in range(20)]
+
+        def waiting() -> int:
+            return sum(len(cell) for row in account._unwritten.values() for cell in row.cells.values())
+
+        assert 0 < waiting() <= rows.MAX_UNWRITTEN_BYTES
+        before = set(account._unwritten)
+        await self.stored(service, account, rows.MAX_UNWRITTEN_BYTES + 1)
+        assert set(account._unwritten) == before, "it is written at once, and drives out no other"
+        messages = tuple(new_message(each, 1) for each in stored)
+        await account.commit(AddMessages(mailbox=account.state.inbox.id, messages=messages))
+        assert await self.read_all(account) == [octets(0, 300_000)] * 20
+        await self.stored(service, account, 10)
+        service.release(account)
+        assert not waiting()
+
+    async def test_what_cannot_be_stored_does_not_stay_in_memory(self) -> None:
+        _, service = await self.build(self.folder())
+        account: Any = await service.open(AccountId.new())
+        for _ in range(rows.MAX_UNWRITTEN):
+            await self.stored(service, account, 10)
+
+        async def full(*arguments: Any) -> None:
+            raise Refused("the disk is full")
+
+        service.store.put = full  # type: ignore[method-assign, assignment]
+        for _ in range(3):
+            try:
+                await self.stored(service, account, 10)
+            except AccountUnavailable:
+                pass
+            else:
+                self.fail("stored")
+        assert len(account._unwritten) == rows.MAX_UNWRITTEN
+
+    async def test_an_append_has_no_more_octets_than_can_be_handed_on(self) -> None:
+        _, service = await self.build(self.folder())
+        account = await service.open(AccountId.new())
+        assert service.appends_rows is not None
+        append, sizes = service.appends_rows.append_with_rows, []
+
+        async def recorded(id: Any, expected: Any, entries: Any, written: Any) -> Any:
+            sizes.append(sum(map(rows.octets_of, written)))
+            return await append(id, expected, entries, written)
+
+        service.appends_rows.append_with_rows = recorded  # type: ignore[method-assign, assignment]
+        self.patch(committer, "MAX_GROUP_BYTES", 20_000)  # type: ignore[no-untyped-call]  # trial's
+        deliveries = [Deferred.fromCoroutine(self.deliver(service, account, number)) for number in range(30)]
+        await gatherResults(deliveries)
+        assert sum(sizes) > 60_000 and max(sizes) < 30_000
+        assert len(await self.read_all(account)) == 30
 
     async def test_everything_is_there_after_a_restart(self) -> None:
         folder = self.folder()

@@ -32,7 +32,7 @@ from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, decode_entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
 from twisted_mail.account.intents import Intent, Scope
-from twisted_mail.account.rows import AccountRows
+from twisted_mail.account.rows import AccountRows, octets_of
 from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.storage.interfaces import (
@@ -54,6 +54,8 @@ __all__ = ["MAX_GROUP", "OpenAccount"]
 R = TypeVar("R")
 MAX_GROUP = 512
 """Entries in one append."""
+MAX_GROUP_BYTES = 16 * 1024 * 1024
+"""Octets of rows in one append, if it is not a single intent's: it may have to go to another process in one piece."""
 MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
@@ -314,9 +316,11 @@ class OpenAccount(AccountRows):
         """The longest prefix of the queue whose scopes do not meet; empty where all have given up waiting."""
         group: list[Waiting] = []
         scopes: list[Scope] = []
+        octets = 0
         while self._queue and len(group) < MAX_GROUP:
             scope = self._queue[0].intent.scope()
-            if any(scope.meets(other) for other in scopes):
+            octets += sum(map(octets_of, self._queue[0].rows))
+            if any(scope.meets(other) for other in scopes) or (group and octets > MAX_GROUP_BYTES):
                 break
             scopes.append(scope)
             group.append(self._queue.popleft())

@@ -16,10 +16,12 @@ from twisted_mail.values import AccountId, MessageKey
 if TYPE_CHECKING:
     from twisted_mail.account.service import AccountService
 
-__all__ = ["MAX_UNWRITTEN", "AccountRows"]
+__all__ = ["MAX_UNWRITTEN", "MAX_UNWRITTEN_BYTES", "AccountRows", "octets_of"]
 
 MAX_UNWRITTEN = 32
 """Stored messages of one account whose rows wait in memory for the entry that names them."""
+MAX_UNWRITTEN_BYTES = 4 * 1024 * 1024
+"""Octets of these; a row with more is written at once (its search text alone may have 16 MiB)."""
 
 
 class AccountRows:
@@ -59,15 +61,33 @@ class AccountRows:
             raise TypeError("only what Accounts.writer() prepared can be stored")
         row, stored = self._service.store.row(self._state.bucket, message, int(self._service.wall()) // DAY_SECONDS)
         try:
-            if self._service.appends_rows is None:
+            if self._service.appends_rows is None or octets_of(row) > MAX_UNWRITTEN_BYTES:
                 await self._service.store.put(self._id, [row])
             else:
                 # it is written together with the entry that names it; the oldest do not wait for theirs too long
                 self._unwritten[row.key.id.octets] = row
-                if len(self._unwritten) > MAX_UNWRITTEN:
-                    oldest = next(iter(self._unwritten.values()))
-                    await self._service.store.put(self._id, [oldest])
-                    self._unwritten.pop(oldest.key.id.octets, None)
+                try:
+                    await self._make_room()
+                except BaseException:
+                    self._unwritten.pop(row.key.id.octets, None)  # nobody will commit it
+                    raise
         except StorageError as error:
             raise AccountUnavailable("the message could not be stored") from error
         return stored
+
+    async def _make_room(self) -> None:
+        """Write the oldest rows that wait for their entries, until the others are few enough."""
+        unwritten = self._unwritten
+        while len(unwritten) > MAX_UNWRITTEN or sum(map(octets_of, unwritten.values())) > MAX_UNWRITTEN_BYTES:
+            oldest = next(iter(unwritten.values()))
+            await self._service.store.put(self._id, [oldest])
+            unwritten.pop(oldest.key.id.octets, None)
+
+    def forget_unwritten(self) -> None:
+        """Nobody has it open: what was stored and not committed is nobody's any more."""
+        self._unwritten.clear()
+
+
+def octets_of(row: MessageRow) -> int:
+    """How many octets are in the cells of *row*."""
+    return sum(map(len, row.cells.values()))

@@ -137,6 +137,7 @@ class AccountService:
             return
         self._users.pop(account, None)
         if account in self._open:
+            self._open[account].forget_unwritten()
             self._idle[account] = None
             self._idle.move_to_end(account)
         self._evict()
