@@ -212,7 +212,11 @@ class Master(Service):
             descriptors[given] = listener.port.fileno()  # type: ignore[assignment]  # "r", "w", or a descriptor
         command = [str(word) for word in self._command(number, sockets)]
         worker = self._workers[number] = _Worker(self, number)
-        self.reactor.spawnProcess(worker, command[0], command, env=dict(os.environ), childFDs=descriptors)
+        try:
+            self.reactor.spawnProcess(worker, command[0], command, env=dict(os.environ), childFDs=descriptors)
+        except OSError:  # no process or no descriptor is left: later perhaps
+            worker.ended.callback(None)
+            self.worker_has_ended(worker, Failure())
 
     def worker_is_ready(self, worker: _Worker) -> None:
         """It serves."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -11,10 +12,13 @@ import textwrap
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from twisted.internet.task import Clock
 
-from twisted_mail.tap.master import Backoff, worker_command
+from twisted_mail.tap.configuration import load
+from twisted_mail.tap.master import Backoff, Master, worker_command
 
 PROGRAM = """
 import os, sys
@@ -211,3 +215,24 @@ def test_a_worker_is_started_with_what_the_master_was_given() -> None:
     assert command[0] == sys.executable
     assert "installReactor('epoll')" in command[2]
     assert list(command[3:]) == ["--number", "2", "--auth", "memory:a:b", "--config", "/etc/mail.toml"]
+
+
+class NoProcesses(Clock):
+    """A machine that has no room for another process, at first."""
+
+    started = 0
+
+    def spawnProcess(self, *arguments: Any, **options: Any) -> None:
+        self.started += 1
+        if self.started == 1:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+
+def test_a_worker_for_which_there_is_no_room_is_started_later() -> None:
+    reactor = NoProcesses()
+    master = Master(reactor, load(None, {"TWISTED_MAIL__PROCESS__WORKERS": "2"}), lambda number, sockets: ["worker"])
+    master._started = True
+    master._start_worker(2)
+    assert master.process_ids == {} and 2 not in master._workers
+    reactor.advance(1)
+    assert reactor.started == 2 and 2 in master._workers
