@@ -18,6 +18,7 @@ BUILT_IN: Final = {
     "memory": "twisted_mail.storage.memory:engine",
     "sqlite": "twisted_mail.storage.sqlite:engine",
     "file": "twisted_mail.storage.files:engine",
+    "whoosh": "twisted_mail.storage.whoosh:engine",
 }
 """Ours by name too, so that a checkout whose metadata is old or missing works."""
 
