@@ -1,4 +1,4 @@
-"""Every transcript over the memory engine, line by line and octet by octet, and over SQLite and files."""
+"""Every transcript over the memory engine, and over SQLite and files, line by line and octet by octet."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ class OverSQLite(EngineCase):
                 return
             await deferLater(self.reactor, 0.001, lambda: None)
 
-    async def test_all_transcripts(self) -> None:
+    async def test_all_transcripts_by_line(self) -> None:
+        await self.play_all("lines")
+
+    async def test_all_transcripts_by_octet(self) -> None:
+        await self.play_all("octets")
+
+    async def play_all(self, feeding: Feeding) -> None:
         folder = self.folder()
         engine = await self.sqlite(folder)
         blobs = await self.files(folder)
@@ -55,7 +61,7 @@ class OverSQLite(EngineCase):
                 wall=lambda: START,
             )
             try:
-                await play(load(path), service, "lines", self.settle)
+                await play(load(path), service, feeding, self.settle)
             except AssertionError as error:
                 raise AssertionError(f"{path.name}: {error}") from error
             finally:
