@@ -5,57 +5,21 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import smtplib
-import ssl
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from twisted.internet import ssl as twisted_ssl
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.certificates import pair, trusting
 from tests.smtp.fakes import FakeAuthentication, FakeIntake
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION, Limits, Profile
 from twisted_mail.smtp.server import SMTPServerFactory
 
 MESSAGE = b"From: ann@example.org\r\nDate: x\r\nMessage-ID: <1@x>\r\n\r\n.dot\r\n" + b"0123456789" * 7 + b"\r\n"
-
-
-def _pair() -> tuple[Any, bytes]:
-    """A context factory with a fresh certificate, and the certificate's DER."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return (
-        twisted_ssl.PrivateCertificate.loadPEM(pem).options(),
-        certificate.public_bytes(serialization.Encoding.DER),
-    )
-
-
-def _trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class LoopbackTests(TestCase):
@@ -66,7 +30,7 @@ class LoopbackTests(TestCase):
 
         self.reactor: Any = reactor
         self.intake = FakeIntake()
-        self.options, self.der = _pair()
+        self.options, self.der = pair()
 
     def factory(self, profile: Profile, **more: Any) -> SMTPServerFactory:
         return SMTPServerFactory(
@@ -85,7 +49,7 @@ class LoopbackTests(TestCase):
             with smtplib.SMTP("127.0.0.1", port, timeout=10) as client:
                 client.ehlo("client.example")
                 self.assertTrue(client.has_extn("starttls"))
-                client.starttls(context=_trusting())
+                client.starttls(context=trusting())
                 client.ehlo("client.example")
                 self.assertFalse(client.has_extn("starttls"))
                 client.sendmail("a@b.example", ["ann@example.org"], MESSAGE)
@@ -104,7 +68,7 @@ class LoopbackTests(TestCase):
         port = self.listen(SUBMISSION, implicit_tls=True)
 
         def send() -> None:
-            with smtplib.SMTP_SSL("127.0.0.1", port, timeout=10, context=_trusting()) as client:
+            with smtplib.SMTP_SSL("127.0.0.1", port, timeout=10, context=trusting()) as client:
                 client.login("ann", "secret")
                 client.sendmail("ann@example.org", ["bob@example.org"], MESSAGE)
 

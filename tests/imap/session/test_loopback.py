@@ -5,52 +5,20 @@
 
 from __future__ import annotations
 
-import datetime
 import imaplib
 import socket
-import ssl
 import zlib
 from typing import Any
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from imapclient import IMAPClient
-from twisted.internet import ssl as twisted_ssl
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
+from tests.certificates import pair, trusting
 from tests.imap.session.fakes import PASSWORD, Node
 from tests.imap.session.mailbox import MESSAGES
 from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings
-
-
-def _tls_options() -> Any:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return twisted_ssl.PrivateCertificate.loadPEM(pem).options()
-
-
-def _trusting() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 class LoopbackTests(TestCase):
@@ -69,7 +37,7 @@ class LoopbackTests(TestCase):
     def listen(self, *, cleartext: bool = True, **more: Any) -> int:
         self.node.logins.cleartext = cleartext
         factory = IMAPServerFactory(
-            self.node.service, self.node.logins, Settings(), _tls_options(), self.reactor, "mail.example.org", **more
+            self.node.service, self.node.logins, Settings(), pair()[0], self.reactor, "mail.example.org", **more
         )
         port = self.reactor.listenTCP(0, factory, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
@@ -82,7 +50,7 @@ class LoopbackTests(TestCase):
         def work() -> None:
             client = imaplib.IMAP4("127.0.0.1", port, timeout=10)
             self.assertIn("LOGINDISABLED", client.capabilities)
-            client.starttls(_trusting())
+            client.starttls(trusting())
             self.assertNotIn("LOGINDISABLED", client.capabilities)
             client.authenticate("PLAIN", lambda challenge: f"\0ann\0{PASSWORD}".encode())
             self.assertEqual(client.select()[1], [b"4"])
@@ -105,7 +73,7 @@ class LoopbackTests(TestCase):
         port = self.listen(implicit_tls=True)
 
         def work() -> None:
-            with IMAPClient("127.0.0.1", port, ssl=True, ssl_context=_trusting(), timeout=10) as client:
+            with IMAPClient("127.0.0.1", port, ssl=True, ssl_context=trusting(), timeout=10) as client:
                 client.login("ann", PASSWORD)
                 self.assertEqual(client.select_folder("INBOX")[b"EXISTS"], 4)
                 self.assertEqual(client.search(["FROM", "fred"]), [2])
@@ -119,7 +87,7 @@ class LoopbackTests(TestCase):
                 client.create_folder("Grüße/aus")
                 self.assertIn("Grüße/aus", [name for _, _, name in client.list_folders()])
                 client.idle()
-                with IMAPClient("127.0.0.1", port, ssl=True, ssl_context=_trusting(), timeout=10) as other:
+                with IMAPClient("127.0.0.1", port, ssl=True, ssl_context=trusting(), timeout=10) as other:
                     other.login("ann", PASSWORD)
                     other.append("INBOX", b"Subject: new\r\n\r\nnew\r\n")
                 self.assertIn((4, b"EXISTS"), client.idle_check(timeout=10))
