@@ -160,7 +160,30 @@ class Ours(Server):
             self._process = None
 
 
-class Dovecot(Server):
+class _Daemon(Server):
+    """One that goes into the background by itself and leaves a pid file."""
+
+    def _launch(self, command: list[str], pid_file: Path) -> None:
+        subprocess.run(
+            command,
+            check=True,
+            env={**os.environ, "PATH": _PATH},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.pid = _pid_in(pid_file)
+        self.wait()
+
+    def stop(self) -> None:
+        if self.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGTERM)
+            _gone(self.pid)
+            self.pid = 0
+
+
+class Dovecot(_Daemon):
     """Debian's Dovecot: IMAP, POP3, LMTP; sdbox, or Maildir."""
 
     name = "dovecot"
@@ -251,26 +274,11 @@ namespace inbox {{
 }}
 mail_max_userip_connections = 5000
 """)
-        subprocess.run(
-            ["dovecot", "-c", str(run / "dovecot.conf")],
-            check=True,
-            env={**os.environ, "PATH": _PATH},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.pid = _pid_in(run / "run/master.pid")
-        self.wait()
-
-    def stop(self) -> None:
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-            _gone(self.pid)
-            self.pid = 0
+        self._launch(["dovecot", "-c", str(run / "dovecot.conf")], run / "run/master.pid")
 
 
-class Postfix(Server):
+
+class Postfix(_Daemon):
     """Debian's Postfix, which gives what it takes to Dovecot's LMTP: SMTP's peer."""
 
     name = "postfix+dovecot"
@@ -338,22 +346,7 @@ anvil unix - - n - 1 anvil
 scache unix - - n - 1 scache
 postlog unix-dgram n - n - 1 postlogd
 """)
-        subprocess.run(
-            ["postfix", "-c", str(run / "etc"), "start"],
-            check=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        self.pid = _pid_in(run / "spool/pid/master.pid")
-        self.wait()
-
-    def stop(self) -> None:
-        if self.pid:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
-            _gone(self.pid)
-            self.pid = 0
+        self._launch(["postfix", "-c", str(run / "etc"), "start"], run / "spool/pid/master.pid")
 
     def cpu_seconds(self) -> float:
         return super().cpu_seconds() + self.behind.cpu_seconds()
