@@ -32,7 +32,7 @@ from twisted_mail.account.entries import (
 from twisted_mail.account.errors import LimitReached, NoSuchMessage, OverQuota
 from twisted_mail.account.state import AccountState, Mailbox
 from twisted_mail.services import StoredMessage
-from twisted_mail.values import DeliveryId, MailboxId, UIDValidity
+from twisted_mail.values import MailboxId, UIDValidity
 
 __all__ = [
     "MAX_KEYWORDS",
@@ -220,11 +220,6 @@ class AddMessages(Intent[Added], frozen=True, kw_only=True, tag="add-messages"):
             return Added(self.mailbox, validity, range(0), 0)
         first = applied.first_uids[0]
         return Added(self.mailbox, validity, range(first, first + len(self.messages)), applied.modseq)
-
-
-def delivery_of(id: DeliveryId) -> bytes:
-    """The octets that `AddMessages.delivery` takes."""
-    return id.octets
 
 
 # --- flags --------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -51,7 +51,6 @@ class AccountSettings:
     """After so long a `commit` whose outcome is not settled ends in OutcomeUnknown."""
     lock_seconds: float = 60.0
     """POP3's exclusive session outlives a dead node by at most this."""
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 class AccountService:

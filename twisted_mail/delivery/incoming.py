@@ -11,7 +11,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
 from twisted_mail.account.errors import AccountError, NoSuchMailbox, OutcomeUnknown, OverQuota
-from twisted_mail.account.intents import AddMessages, delivery_of, new_message
+from twisted_mail.account.intents import AddMessages, new_message
 from twisted_mail.account.state import AccountState, Mailbox, normal_mailbox_name
 from twisted_mail.delivery.outbound import OutboundMessage
 from twisted_mail.delivery.trace import HopCount, separator
@@ -197,7 +197,7 @@ class IncomingMail:
                 mailbox = _mailbox(account.state, place.detail)
                 while True:
                     intent = AddMessages(
-                        mailbox=mailbox.id, messages=(message,), delivery=delivery_of(delivery), quota_bytes=quota
+                        mailbox=mailbox.id, messages=(message,), delivery=delivery.octets, quota_bytes=quota
                     )
                     try:
                         await account.commit(intent)
