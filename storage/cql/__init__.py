@@ -1,0 +1,1 @@
+"""ScyllaDB and Cassandra: the distributed engine for everything that is metadata."""
