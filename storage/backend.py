@@ -20,6 +20,7 @@ from twisted_mail.storage.interfaces import (
     Members,
     Messages,
     Queue,
+    References,
     SearchShards,
 )
 from twisted_mail.storage.registry import open_engine
@@ -41,6 +42,7 @@ class Backend:
     messages: Messages
     lists: Lists
     blobs: Blobs
+    references: References
     directory: Directory
     queue: Queue
     bus: Bus
@@ -63,6 +65,11 @@ class Backend:
             for engine in reversed(started):
                 await engine.stop()
             raise
+
+    def health(self) -> Mapping[str, str]:
+        """Which engines do not answer, by name, with what is the matter; empty when all is well."""
+        troubles = {type(engine).__name__.removesuffix("Engine").lower(): engine.health() for engine in self.engines}
+        return {name: trouble for name, trouble in troubles.items() if trouble is not None}
 
     async def stop(self) -> None:
         """Stop every engine, the last one first, even if one fails; then raises the first failure."""
@@ -97,6 +104,7 @@ def compose(metadata: Engine, **roles: Engine) -> Backend:
         "account_log": metadata.account_log,
         "messages": metadata.messages,
         "lists": metadata.lists,
+        "references": metadata.references,
         "directory": metadata.directory,
         "leases": metadata.leases,
         "allowances": metadata.allowances,

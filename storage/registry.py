@@ -19,6 +19,9 @@ BUILT_IN: Final = {
     "sqlite": "twisted_mail.storage.sqlite:engine",
     "file": "twisted_mail.storage.files:engine",
     "whoosh": "twisted_mail.storage.whoosh:engine",
+    "cql": "twisted_mail.storage.cql:engine",
+    "s3": "twisted_mail.storage.s3:engine",
+    "nats": "twisted_mail.storage.nats:engine",
 }
 """Ours by name too, so that a checkout whose metadata is old or missing works."""
 

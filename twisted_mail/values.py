@@ -150,16 +150,22 @@ class UIDValidity(int):
 
 @dataclass(frozen=True, slots=True, order=True)
 class BlobRef:
-    """A stored run of octets, named by its content: SHA-256 in hexadecimal, and its size in octets."""
+    """A stored run of octets, named by its content: SHA-256 in hexadecimal, and its size in octets.
+
+    The same content may be stored again under the next `generation` while the one before is being swept away.
+    """
 
     hash: str
     size: int
+    generation: int = 0
 
     def __post_init__(self) -> None:
         if len(self.hash) != 64 or not set(self.hash) <= set("0123456789abcdef"):
             raise ValueError(f"not a SHA-256 in lower-case hexadecimal: {self.hash!r}")
         if self.size < 0:
             raise ValueError(f"negative size: {self.size}")
+        if self.generation < 0:
+            raise ValueError(f"negative generation: {self.generation}")
 
 
 def canonical_address(text: str) -> str:

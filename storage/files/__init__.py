@@ -17,7 +17,7 @@ __all__ = ["FileBlobs", "FileEngine", "engine"]
 class FileEngine:
     """Has blobs only. Implements `Engine`."""
 
-    account_log = messages = lists = directory = queue = bus = cache = leases = allowances = members = search = None
+    account_log = messages = lists = references = directory = queue = bus = cache = leases = allowances = members = search = None
 
     def __init__(self, blobs: FileBlobs) -> None:
         self.blobs = blobs
@@ -27,6 +27,10 @@ class FileEngine:
 
     async def stop(self) -> None:
         await self.blobs.close()
+
+    def health(self) -> str | None:
+        """A local folder; its failures come with the operation that has them."""
+        return None
 
 
 def engine(url: str, context: EngineContext) -> Engine:

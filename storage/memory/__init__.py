@@ -11,6 +11,7 @@ from twisted_mail.storage.memory.directory import MemoryDirectory
 from twisted_mail.storage.memory.log import MemoryAccountLog
 from twisted_mail.storage.memory.messages import MemoryLists, MemoryMessages
 from twisted_mail.storage.memory.queue import MemoryQueue
+from twisted_mail.storage.memory.references import MemoryReferences
 from twisted_mail.storage.memory.search import MemorySearchShards
 from twisted_mail.storage.memory.small import MemoryAllowances, MemoryBus, MemoryCache, MemoryLeases, MemoryMembers
 
@@ -27,6 +28,7 @@ __all__ = [
     "MemoryMembers",
     "MemoryMessages",
     "MemoryQueue",
+    "MemoryReferences",
     "MemorySearchShards",
     "engine",
 ]
@@ -41,6 +43,7 @@ class MemoryEngine:
         self.messages = MemoryMessages()
         self.lists = MemoryLists()
         self.blobs = MemoryBlobs()
+        self.references = MemoryReferences()
         self.directory = MemoryDirectory()
         self.queue = MemoryQueue(clock)
         self.bus = MemoryBus(clock)
@@ -55,6 +58,10 @@ class MemoryEngine:
 
     async def stop(self) -> None:
         """Nothing to close; what was stored stays until the engine goes."""
+
+    def health(self) -> str | None:
+        """Always well."""
+        return None
 
 
 def engine(url: str, context: EngineContext) -> Engine:

@@ -21,6 +21,7 @@ from twisted_mail.storage.sqlite.log import SQLiteAccountLog
 from twisted_mail.storage.sqlite.members import SharedMembers
 from twisted_mail.storage.sqlite.messages import SQLiteMessages
 from twisted_mail.storage.sqlite.queue import SQLiteQueue
+from twisted_mail.storage.sqlite.references import SQLiteReferences
 from twisted_mail.storage.sqlite.roster import Roster
 from twisted_mail.storage.sqlite.small import SharedBus, SharedCache, SQLiteAllowances, SQLiteLeases
 from twisted_mail.storage.sqlite.threads import ReaderPool
@@ -58,6 +59,7 @@ class SQLiteEngine:
         self.account_log = SQLiteAccountLog(self.writers, self._readers, self.messages)
         self.lists = SQLiteLists(self.writers, self._readers)
         self.directory = SQLiteDirectory(self.writers, self._readers)
+        self.references = SQLiteReferences(self.writers, self._readers)
         self.queue = SQLiteQueue(self.writers, self._readers)
         self.leases = SQLiteLeases(self.writers)
         self.allowances = SQLiteAllowances(self.writers, self._readers)
@@ -81,6 +83,10 @@ class SQLiteEngine:
             # readers first: the last connection to close empties the write-ahead log, and that should be the writer's
             self._readers.stop()
             await self.writers.stop()
+
+    def health(self) -> str | None:
+        """A local file; its failures come with the operation that has them."""
+        return None
 
 
 def engine(url: str, context: EngineContext) -> Engine:

@@ -15,7 +15,7 @@ from twisted_mail.values import BlobRef, DeliveryId
 
 __all__ = ["SQLiteQueue"]
 
-_ITEM = "id, use, envelope, body_hash, body_size, domain, sender, attempts, last_reply, created"
+_ITEM = "id, use, envelope, body_hash, body_size, domain, sender, attempts, last_reply, created, body_generation"
 
 # a row has values of SQLite's types, hence Any
 Row = Sequence[Any]
@@ -24,7 +24,7 @@ Row = Sequence[Any]
 @operation("queue.put", repeatable=False)
 def put(tx: Transaction, item: Row, delay: float) -> bool:
     done = tx.db.execute(
-        f"INSERT INTO queue ({_ITEM}, due) VALUES (?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
+        f"INSERT INTO queue ({_ITEM}, due) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
         (*item, tx.now() + delay),
     )
     return done.rowcount > 0
@@ -94,8 +94,8 @@ def _list(db: sqlite3.Connection, parameters: dict[str, Any]) -> list[Row]:
 
 
 def _to_item(row: Row, attempts: int) -> QueueItem:
-    id, use, envelope, body_hash, body_size, domain, sender, _, last_reply, created = row[:10]
-    body = None if body_hash is None else BlobRef(body_hash, body_size)
+    id, use, envelope, body_hash, body_size, domain, sender, _, last_reply, created, generation = row[:11]
+    body = None if body_hash is None else BlobRef(body_hash, body_size, generation)
     return QueueItem(DeliveryId(id), use, envelope, body, domain, sender, attempts, last_reply, created)
 
 
@@ -108,13 +108,14 @@ class SQLiteQueue:
 
     async def put(self, item: QueueItem, *, delay: float = 0.0) -> bool:
         body = (None, None) if item.body is None else (item.body.hash, item.body.size)
-        rest = (item.domain, item.sender, item.attempts, item.last_reply, item.created)
+        generation = 0 if item.body is None else item.body.generation
+        rest = (item.domain, item.sender, item.attempts, item.last_reply, item.created, generation)
         row = (item.id.octets, item.use, item.envelope, *body, *rest)
         return bool(await self._writers.write("queue.put", row, delay))
 
     async def lease(self, use: str, limit: int, seconds: float) -> Sequence[LeasedItem]:
         rows = await self._writers.write("queue.lease", use, limit, seconds)
-        return [LeasedItem(_to_item(row, row[7] + 1), row[10], row[11]) for row in rows]
+        return [LeasedItem(_to_item(row, row[7] + 1), row[11], row[12]) for row in rows]
 
     async def extend(self, token: str, seconds: float) -> bool:
         return bool(await self._writers.write("queue.extend", token, seconds))
@@ -144,7 +145,7 @@ class SQLiteQueue:
             "now": self._writers.now(),
         }
         rows = await self._readers.run(_list, parameters)
-        return [QueueStatus(_to_item(row, row[7]), ItemState(row[10]), row[11]) for row in rows]
+        return [QueueStatus(_to_item(row, row[7]), ItemState(row[11]), row[12]) for row in rows]
 
     async def delete(self, item: DeliveryId) -> bool:
         return bool(await self._writers.write("queue.delete", item.octets))

@@ -104,6 +104,19 @@ MIGRATIONS: Final[Mapping[int, str]] = {
     CREATE TABLE fence (id INTEGER PRIMARY KEY CHECK (id = 1), number INTEGER NOT NULL);
     INSERT INTO fence VALUES (1, 0);
     """,
+    2: """
+    CREATE TABLE blob_reference (
+        hash TEXT NOT NULL, generation INTEGER NOT NULL, holder TEXT NOT NULL,
+        PRIMARY KEY (hash, generation, holder)
+    ) WITHOUT ROWID;
+    CREATE TABLE blob_condemned (hash TEXT PRIMARY KEY, through INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE blob_lost (
+        listed REAL NOT NULL, hash TEXT NOT NULL, generation INTEGER NOT NULL, size INTEGER NOT NULL,
+        PRIMARY KEY (listed, hash, generation)
+    ) WITHOUT ROWID;
+    CREATE INDEX blob_lost_by_name ON blob_lost (hash, generation, listed);
+    ALTER TABLE queue ADD COLUMN body_generation INTEGER NOT NULL DEFAULT 0;
+    """,
 }
 VERSION: Final = max(MIGRATIONS)
 

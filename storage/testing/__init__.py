@@ -10,6 +10,7 @@ from twisted_mail.storage.testing.directory import DirectoryContract
 from twisted_mail.storage.testing.log import AccountLogContract
 from twisted_mail.storage.testing.messages import ListsContract, MessagesContract
 from twisted_mail.storage.testing.queue import QueueContract
+from twisted_mail.storage.testing.references import ReferencesContract
 from twisted_mail.storage.testing.small import (
     AllowancesContract,
     BusContract,
@@ -31,5 +32,6 @@ __all__ = [
     "MembersContract",
     "MessagesContract",
     "QueueContract",
+    "ReferencesContract",
     "SearchShardsContract",
 ]

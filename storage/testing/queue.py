@@ -24,7 +24,7 @@ class QueueContract(Suite):
         raise NotImplementedError
 
     def _item(self, domain: str = "example.org", use: Literal["inbound", "outbound"] = "outbound") -> QueueItem:
-        body = BlobRef("ab" * 32, 1234)
+        body = BlobRef("ab" * 32, 1234, 2)
         return QueueItem(
             DeliveryId.new(), use, bytes(range(256)), body, domain, "zoë@example.net", 0, "", 1_700_000_000.5
         )

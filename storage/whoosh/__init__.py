@@ -16,7 +16,7 @@ __all__ = ["WhooshEngine", "WhooshSearchShards", "engine"]
 class WhooshEngine:
     """Implements `Engine`."""
 
-    account_log = messages = lists = blobs = directory = queue = bus = cache = leases = allowances = members = None
+    account_log = messages = lists = blobs = references = directory = queue = bus = cache = leases = allowances = members = None
 
     def __init__(self, search: WhooshSearchShards) -> None:
         self.search = search
@@ -26,6 +26,10 @@ class WhooshEngine:
 
     async def stop(self) -> None:
         self.search.stop()
+
+    def health(self) -> str | None:
+        """A local folder; its failures come with the operation that has them."""
+        return None
 
 
 def engine(url: str, context: EngineContext) -> Engine:

@@ -23,6 +23,7 @@ from twisted_mail.storage.interfaces import (
     Members,
     Messages,
     Queue,
+    References,
     SearchShards,
 )
 from twisted_mail.storage.memory import (
@@ -37,6 +38,7 @@ from twisted_mail.storage.memory import (
     MemoryMembers,
     MemoryMessages,
     MemoryQueue,
+    MemoryReferences,
     MemorySearchShards,
 )
 from twisted_mail.storage.testing.base import Suite
@@ -74,6 +76,14 @@ class MemoryListsTests(testing.ListsContract, MemoryCase):
 class MemoryBlobsTests(testing.BlobsContract, MemoryCase):
     async def build(self) -> Blobs:
         return MemoryBlobs()
+
+
+class MemoryReferencesTests(MemoryCase, testing.ReferencesContract):
+    async def build(self) -> References:
+        return MemoryReferences(self.clock.seconds)
+
+    async def now(self) -> float:
+        return float(self.clock.seconds())
 
 
 class MemoryDirectoryTests(testing.DirectoryContract, MemoryCase):
@@ -143,6 +153,14 @@ class SQLiteListsTests(testing.ListsContract, EngineCase):
         return (await self.sqlite()).lists
 
 
+class SQLiteReferencesTests(EngineCase, testing.ReferencesContract):
+    async def build(self) -> References:
+        return (await self.sqlite()).references
+
+    async def now(self) -> float:
+        return float(self.reactor.wall())
+
+
 class SQLiteDirectoryTests(testing.DirectoryContract, EngineCase):
     async def build(self) -> Directory:
         return (await self.sqlite()).directory
@@ -197,6 +215,14 @@ class LinkedMessagesTests(testing.MessagesContract, EngineCase):
 class LinkedListsTests(testing.ListsContract, EngineCase):
     async def build(self) -> Lists:
         return (await self.linked()).lists
+
+
+class LinkedReferencesTests(EngineCase, testing.ReferencesContract):
+    async def build(self) -> References:
+        return (await self.linked()).references
+
+    async def now(self) -> float:
+        return float(self.reactor.wall())
 
 
 class LinkedDirectoryTests(testing.DirectoryContract, EngineCase):
