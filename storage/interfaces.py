@@ -137,6 +137,13 @@ class AccountLog(Protocol):
     async def trim(self, account: AccountId, through: ModSeq) -> None:
         """Forget the entries up to and including *through*; never above the older kept manifest (that part is ignored)."""
 
+    async def start_at(self, account: AccountId, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:
+        """Begin the log of an account that has none at *modseq*, with the checkpoint *chunks* of that state.
+
+        For accounts that come from another store, where the entries up to *modseq* have been trimmed. When it fails
+        midway nothing is visible, and it may be repeated. Raises: Conflict (the account has a log already).
+        """
+
     async def erase(self, account: AccountId) -> None:
         """Forget the account: its entries, checkpoints and head (the user was deleted)."""
 
@@ -594,12 +601,19 @@ class Member:
 
     node: str
     roles: frozenset[str]
+    datacenter: str = ""
 
 
 class Members(Protocol):
-    """Who is alive, who prefers which account, and how to reach them. An optimisation only."""
+    """Who is alive, who prefers which account, and how to reach them.
 
-    async def join(self, node: str, roles: frozenset[str], serve: Callable[[AccountId, bytes], Any]) -> None:
+    An optimisation within a data centre; between two of them, the only way to change an account that is at home in
+    the other.
+    """
+
+    async def join(
+        self, node: str, roles: frozenset[str], serve: Callable[[AccountId, bytes], Any], datacenter: str = ""
+    ) -> None:
         """Become *node*; *serve* answers (an awaitable of octets) what others forward."""
 
     async def leave(self) -> None: ...
@@ -607,11 +621,14 @@ class Members(Protocol):
     async def alive(self) -> Sequence[Member]:
         """By node name."""
 
-    async def owner(self, account: AccountId) -> str | None:
-        """The node that rendezvous hashing prefers among those alive; None if nobody is."""
+    async def owner(self, account: AccountId, datacenter: str | None = None) -> str | None:
+        """The node that rendezvous hashing prefers among those alive in *datacenter* (None: anywhere); None if nobody is."""
 
-    async def forward(self, account: AccountId, request: bytes) -> bytes:
-        """Have the owner serve *request*. Raises: Unavailable."""
+    async def forward(self, account: AccountId, request: bytes, datacenter: str | None = None) -> bytes:
+        """Have the owner serve *request*.
+
+        Raises: Refused (it was not sent), Unavailable (whether it was carried out is not known).
+        """
 
 
 @dataclass(frozen=True, slots=True)

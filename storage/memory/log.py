@@ -101,5 +101,12 @@ class MemoryAccountLog:
             del found.entries[: through - found.trimmed]
             found.trimmed = through
 
+    async def start_at(self, account: AccountId, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:
+        if self._account(account).head:
+            raise Conflict(f"the account stands at {self._account(account).head}")
+        begun = _Account(trimmed=modseq, manifests={modseq: dict.fromkeys(chunks, modseq)})
+        begun.chunks = {(name, int(modseq)): data for name, data in chunks.items()}
+        self._accounts[account] = begun
+
     async def erase(self, account: AccountId) -> None:
         self._accounts.pop(account, None)

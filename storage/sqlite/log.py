@@ -104,6 +104,15 @@ def trim(tx: Transaction, account: bytes, through: int) -> None:
         tx.db.execute("UPDATE account_head SET trimmed = ?1 WHERE account = ?2 AND trimmed < ?1", (through, account))
 
 
+@operation("log.start_at")
+def start_at(tx: Transaction, account: bytes, modseq: int, manifest: bytes, chunks: Sequence[tuple[str, bytes]]) -> None:
+    if _head(tx.db, account):
+        raise Conflict(f"the account stands at {_head(tx.db, account)}")
+    erase(tx, account)
+    tx.db.execute("INSERT INTO account_head (account, head, trimmed) VALUES (?1, ?2, ?2)", (account, modseq))
+    save_checkpoint(tx, account, 0, modseq, manifest, chunks)
+
+
 @operation("log.erase", repeatable=True)
 def erase(tx: Transaction, account: bytes) -> None:
     for table in ("account_log", "account_head", "checkpoint_manifest", "checkpoint_chunk"):
@@ -222,6 +231,11 @@ class SQLiteAccountLog:
 
     async def trim(self, account: AccountId, through: ModSeq) -> None:
         await self._writers.write("log.trim", account.octets, int(through))
+
+    async def start_at(self, account: AccountId, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:
+        manifest = msgpack.encode(dict.fromkeys(chunks, int(modseq)))
+        packed = await self._readers.run(_pack_chunks, chunks)
+        await self._writers.write("log.start_at", account.octets, int(modseq), manifest, packed)
 
     async def erase(self, account: AccountId) -> None:
         await self._writers.write("log.erase", account.octets)

@@ -164,6 +164,10 @@ class FaultyAccountLog(_Faulty):
     async def trim(self, account: AccountId, through: ModSeq) -> None:
         await self._write("trim", lambda: self._inner.trim(account, through))
 
+    async def start_at(self, account: AccountId, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:
+        kept = dict(chunks)
+        await self._write("start_at", lambda: self._inner.start_at(account, modseq, kept))
+
     async def erase(self, account: AccountId) -> None:
         await self._write("erase", lambda: self._inner.erase(account))
 

@@ -29,6 +29,26 @@ class AccountLogContract(Suite):
             await log.append(account, ModSeq(0), entries)
         return log, account, entries
 
+    async def test_a_log_can_begin_at_the_state_it_had_elsewhere(self) -> None:
+        log, account = await self.build(), AccountId.new()
+        await log.start_at(account, ModSeq(40), {"head": b"state", "box/1": b"x" * 700_000})
+        self.assertEqual(await log.head(account), 40)
+        checkpoint = await log.load_checkpoint(account, None)
+        assert checkpoint is not None
+        self.assertEqual((checkpoint.modseq, dict(checkpoint.manifest)), (40, {"head": 40, "box/1": 40}))
+        self.assertEqual(dict(checkpoint.chunks), {"head": b"state", "box/1": b"x" * 700_000})
+        self.assertEqual(list(await log.read(account, ModSeq(40))), [])
+        await fails(Trimmed, log.read(account, ModSeq(39)))
+        first = new_entries(2)
+        await fails(Conflict, log.append(account, ModSeq(0), first))
+        self.assertEqual(await log.append(account, ModSeq(40), first), 42)
+        self.assertEqual([entry.modseq for entry in await log.read(account, ModSeq(40))], [41, 42])
+        await fails(Conflict, log.start_at(account, ModSeq(99), {}))
+        await log.save_checkpoint(account, ModSeq(40), ModSeq(42), {"head": b"later"}, {"box/1": ModSeq(40)})
+        later = await log.load_checkpoint(account, ["head", "box/1"])
+        assert later is not None
+        self.assertEqual((later.modseq, later.chunks["head"], len(later.chunks["box/1"])), (42, b"later", 700_000))
+
     async def test_an_account_begins_at_0(self) -> None:
         log, account, _ = await self._filled(0)
         self.assertEqual(await log.head(account), 0)
