@@ -9,7 +9,7 @@ from typing import Any, Final
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_mail.storage.interfaces import Member, Unavailable
+from twisted_mail.storage.interfaces import Member, Refused
 from twisted_mail.values import AccountId, ModSeq
 
 __all__ = ["MAX_CACHED", "MemoryAllowances", "MemoryBus", "MemoryCache", "MemoryLeases", "MemoryMembers", "preferred"]
@@ -163,8 +163,10 @@ class MemoryMembers:
         # the answer's type is the caller's business: an awaitable of octets
         self._serve: Callable[[AccountId, bytes], Awaitable[bytes]] | None = None
 
-    async def join(self, node: str, roles: frozenset[str], serve: Callable[[AccountId, bytes], Any]) -> None:
-        self._self, self._serve = Member(node, roles), serve
+    async def join(
+        self, node: str, roles: frozenset[str], serve: Callable[[AccountId, bytes], Any], datacenter: str = ""
+    ) -> None:
+        self._self, self._serve = Member(node, roles, datacenter), serve
 
     async def leave(self) -> None:
         self._self = self._serve = None
@@ -172,10 +174,12 @@ class MemoryMembers:
     async def alive(self) -> Sequence[Member]:
         return [] if self._self is None else [self._self]
 
-    async def owner(self, account: AccountId) -> str | None:
-        return preferred(account, (member.node for member in await self.alive()))
+    async def owner(self, account: AccountId, datacenter: str | None = None) -> str | None:
+        return preferred(
+            account, (each.node for each in await self.alive() if datacenter is None or each.datacenter == datacenter)
+        )
 
-    async def forward(self, account: AccountId, request: bytes) -> bytes:
-        if self._serve is None:
-            raise Unavailable("no node is alive")
+    async def forward(self, account: AccountId, request: bytes, datacenter: str | None = None) -> bytes:
+        if self._serve is None or await self.owner(account, datacenter) is None:
+            raise Refused("no node is alive")
         return await self._serve(account, request)

@@ -66,7 +66,7 @@ class SharedMembers:
             link.close()
         await DeferredList([link.gone for link in links])
 
-    async def join(self, node: str, roles: frozenset[str], serve: Serve) -> None:
+    async def join(self, node: str, roles: frozenset[str], serve: Serve, datacenter: str = "") -> None:
         """Become *node*. Raises: StorageError when the folder or the socket cannot be made."""
         if self._stopped:
             raise Refused("the store is closed")
@@ -79,7 +79,7 @@ class SharedMembers:
         try:
             # the card is shown last: who finds it can connect
             serving.listen(self._roster)
-            self._roster.show(token, Member(node, roles))
+            self._roster.show(token, Member(node, roles, datacenter))
         except Exception as error:  # Twisted has its own for a socket that cannot be listened on
             await serving.stop()
             self._roster.remove(token)
@@ -102,11 +102,11 @@ class SharedMembers:
         self._forget()
         return [present.member for present in self._present()]
 
-    async def owner(self, account: AccountId) -> str | None:
+    async def owner(self, account: AccountId, datacenter: str | None = None) -> str | None:
         """The node that is preferred among those that were alive a second ago. Raises: Unavailable."""
-        return preferred(account, (present.member.node for present in self._present()))
+        return preferred(account, (present.member.node for present in self._present(datacenter)))
 
-    async def forward(self, account: AccountId, request: bytes) -> bytes:
+    async def forward(self, account: AccountId, request: bytes, datacenter: str | None = None) -> bytes:
         """Have the owner serve *request*: this process by a plain call, another one over its socket.
 
         Raises: Refused (it was not sent), Unavailable (whether it was carried out is not known).
@@ -115,7 +115,7 @@ class SharedMembers:
             raise Refused("the store is closed")
         if len(request) > MAX_OCTETS:
             raise Refused(f"{len(request)} octets are too many for one request")
-        present = {each.member.node: each for each in self._present()}
+        present = {each.member.node: each for each in self._present(datacenter)}
         node = preferred(account, present)
         if node is None:
             raise Refused("no node is alive")
@@ -134,12 +134,12 @@ class SharedMembers:
 
     # --- who is there
 
-    def _present(self) -> list[Present]:
+    def _present(self, datacenter: str | None = None) -> list[Present]:
         now = self._reactor.seconds()
         if self._list_ends is None or now >= self._list_ends:
             self._list = self._roster.present()
             self._list_ends = now + REMEMBERED_SECONDS
-        return self._list
+        return [each for each in self._list if datacenter is None or each.member.datacenter == datacenter]
 
     def _forget(self) -> None:
         self._list_ends = None

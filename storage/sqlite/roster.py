@@ -39,6 +39,7 @@ class _Card(Struct, frozen=True):
     version: int
     node: str
     roles: list[str]
+    datacenter: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Roster:
 
     def show(self, token: str, member: Member) -> None:
         """Let the others see the card, now that the member listens. Raises: OSError."""
-        os.write(self._own[token], json.encode(_Card(VERSION, member.node, sorted(member.roles))))
+        os.write(self._own[token], json.encode(_Card(VERSION, member.node, sorted(member.roles), member.datacenter)))
         os.rename(self._folder / (token + NEW), self._folder / (token + CARD))
 
     def hide(self, token: str) -> None:
@@ -170,4 +171,4 @@ def _read(token: str, card: int) -> Present | None:
         return None
     if content.version != VERSION:
         return None
-    return Present(token, Member(content.node, frozenset(content.roles)), os.fstat(card).st_mtime_ns)
+    return Present(token, Member(content.node, frozenset(content.roles), content.datacenter), os.fstat(card).st_mtime_ns)

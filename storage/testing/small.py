@@ -9,6 +9,7 @@ from twisted_mail.storage.interfaces import (
     Leases,
     Member,
     Members,
+    Refused,
     SearchDocument,
     SearchShards,
     Unavailable,
@@ -258,6 +259,19 @@ class MembersContract(Suite):
         self.assertEqual(list(await members.alive()), [Member("node-1", frozenset({"imap", "smtp"}))])
         self.assertEqual(await members.owner(account), "node-1")
         self.assertEqual(await members.forward(account, b"intent"), b"INTENT")
+
+    async def test_who_is_asked_may_be_kept_to_one_data_centre(self) -> None:
+        members, account = await self.build(), AccountId.new()
+
+        async def serve(account: AccountId, request: bytes) -> bytes:
+            return request.upper()
+
+        await members.join("node-1", frozenset(), serve, "dc1")
+        self.assertEqual([member.datacenter for member in await members.alive()], ["dc1"])
+        self.assertEqual(await members.owner(account, "dc1"), "node-1")
+        self.assertEqual(await members.forward(account, b"intent", "dc1"), b"INTENT")
+        self.assertIsNone(await members.owner(account, "dc2"))
+        await fails(Refused, members.forward(account, b"intent", "dc2"))
 
     async def test_who_has_left_is_not_reached(self) -> None:
         members, account = await self.build(), AccountId.new()
