@@ -1,4 +1,4 @@
-"""Blobs as files: ``blobs/ab/cd/<sha256>-<size>`` in the data folder.
+"""Blobs as files: ``blobs/ab/cd/<sha256>-<size>`` in the data folder, ``….1`` for generation 1.
 
 A blob is written under a temporary name of the same file system, forced to disk, renamed, and the folder is forced to
 disk too; so what has its final name is whole. Options (in the URL's query): ``threads`` (8).

@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,7 +18,15 @@ from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.python.threadpool import ThreadPool
 
-from twisted_mail.storage.interfaces import BlobWriter, Corrupt, NotFound, Refused, StorageError, Unavailable
+from twisted_mail.storage.interfaces import (
+    BlobWriter,
+    ChooseGeneration,
+    Corrupt,
+    NotFound,
+    Refused,
+    StorageError,
+    Unavailable,
+)
 from twisted_mail.values import BlobRef
 
 __all__ = ["FileBlobs"]
@@ -36,7 +45,7 @@ TEMPORARY: Final = "incoming"
 LISTED: Final = 1000
 """References of one step of `iterate`."""
 
-_NAME: Final = re.compile(r"([0-9a-f]{64})-(\d{1,18})")
+_NAME: Final = re.compile(r"([0-9a-f]{64})-(\d{1,18})(?:\.([1-9]\d{0,8}))?")
 
 
 class FileBlobs:
@@ -76,7 +85,8 @@ class FileBlobs:
 
     def path(self, ref: BlobRef) -> Path:
         """Where the content of *ref* lies."""
-        return self._folder / ref.hash[:2] / ref.hash[2:4] / f"{ref.hash}-{ref.size}"
+        later = f".{ref.generation}" if ref.generation else ""
+        return self._folder / ref.hash[:2] / ref.hash[2:4] / f"{ref.hash}-{ref.size}{later}"
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         """Do *work* in a thread. Raises: StorageError."""
@@ -127,7 +137,7 @@ class FileBlobs:
                 for name in names:
                     found = _NAME.fullmatch(name)
                     if found is not None:
-                        yield BlobRef(found[1], int(found[2]))
+                        yield BlobRef(found[1], int(found[2]), int(found[3] or 0))
 
 
 def _folders(of: Path) -> list[Path]:
@@ -179,10 +189,18 @@ class _Writer:
         if self._buffered >= BUFFER:
             await self._in_thread(self._flush, self._take())
 
-    async def finish(self) -> BlobRef:
+    async def finish(self, generation: ChooseGeneration | None = None) -> BlobRef:
         if not self._open:
             raise ValueError("the blob is finished")
-        ref = await self._in_thread(self._finish, self._take())
+        chosen = 0
+        if generation is not None:
+            await self._in_thread(self._flush, self._take())
+            try:
+                chosen = await generation(BlobRef(self._hash.hexdigest(), self._size))
+            except Exception:
+                await self.abort()
+                raise
+        ref = await self._in_thread(partial(self._finish, generation=chosen), self._take())
         self._open = False
         return ref
 
@@ -225,10 +243,10 @@ class _Writer:
         while view:
             view = view[os.write(self._file, view) :]
 
-    def _finish(self, chunks: list[bytes]) -> BlobRef:
+    def _finish(self, chunks: list[bytes], generation: int) -> BlobRef:
         self._flush(chunks)
         assert self._file is not None
-        ref = BlobRef(self._hash.hexdigest(), self._size)
+        ref = BlobRef(self._hash.hexdigest(), self._size, generation)
         target = self._blobs.path(ref)
         if target.exists():
             # Kept once. It was forced to disk before it got this name, but its folder perhaps only now.

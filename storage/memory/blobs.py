@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from hashlib import sha256
 
-from twisted_mail.storage.interfaces import BlobWriter, NotFound
+from twisted_mail.storage.interfaces import BlobWriter, ChooseGeneration, NotFound
 from twisted_mail.values import BlobRef
 
 __all__ = ["MemoryBlobs"]
@@ -51,13 +52,15 @@ class _Writer:
             raise ValueError("the blob is finished")
         self._chunks.append(bytes(chunk))
 
-    async def finish(self) -> BlobRef:
+    async def finish(self, generation: ChooseGeneration | None = None) -> BlobRef:
         if not self._open:
             raise ValueError("the blob is finished")
         self._open = False
         content = b"".join(self._chunks)
         self._chunks.clear()
         ref = BlobRef(sha256(content).hexdigest(), len(content))
+        if generation is not None:
+            ref = replace(ref, generation=await generation(ref))
         self._contents.setdefault(ref, content)
         return ref
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 
-from twisted_mail.storage.interfaces import Blobs, NotFound
+from twisted_mail.storage.interfaces import Blobs, ChooseGeneration, NotFound, Unavailable
 from twisted_mail.storage.testing.base import Suite, collect, fails, together
 from twisted_mail.values import BlobRef
 
@@ -18,11 +18,13 @@ class BlobsContract(Suite):
         """A started store; clean up by `addCleanup`."""
         raise NotImplementedError
 
-    async def _store(self, blobs: Blobs, content: bytes, chunk: int = 100_000) -> BlobRef:
+    async def _store(
+        self, blobs: Blobs, content: bytes, chunk: int = 100_000, generation: ChooseGeneration | None = None
+    ) -> BlobRef:
         writer = blobs.writer()
         for at in range(0, len(content), chunk):
             await writer.write(content[at : at + chunk])
-        return await writer.finish()
+        return await writer.finish(generation)
 
     async def _content(self, blobs: Blobs, ref: BlobRef, start: int = 0, end: int | None = None) -> bytes:
         chunks = await collect(blobs.open(ref, start, end))
@@ -100,6 +102,56 @@ class BlobsContract(Suite):
         blobs = await self.build()
         refs = [await self._store(blobs, b"%d" % number * number) for number in range(1, 60)]
         self.assertEqual(sorted(await collect(blobs.iterate())), sorted(refs))
+
+    async def test_generations_of_one_content_lie_side_by_side(self) -> None:
+        blobs = await self.build()
+        content, asked = bytes(range(250)) * 10, []
+
+        async def second(ref: BlobRef) -> int:
+            asked.append(ref)
+            return 2
+
+        old = await self._store(blobs, content)
+        refs = await together(*(self._store(blobs, content, generation=second) for _ in range(3)))
+        new = BlobRef(old.hash, old.size, 2)
+        self.assertEqual((refs, asked), ([new] * 3, [old] * 3))
+        self.assertEqual(sorted(await collect(blobs.iterate())), [old, new])
+        await fails(NotFound, collect(blobs.open(BlobRef(old.hash, old.size, 1))))
+        await blobs.delete(old)
+        await fails(NotFound, collect(blobs.open(old)))
+        self.assertEqual(await self._content(blobs, new), content)
+        self.assertEqual(await collect(blobs.iterate()), [new])
+        self.assertEqual(await self._store(blobs, content), old)
+        await blobs.delete(new)
+        self.assertEqual(await collect(blobs.iterate()), [old])
+
+    async def test_the_generation_is_asked_for_before_the_blob_is_there(self) -> None:
+        blobs = await self.build()
+        there: list[list[BlobRef]] = []
+
+        async def first(ref: BlobRef) -> int:
+            there.append(await collect(blobs.iterate()))
+            return 0
+
+        for content in (b"", b"small"):
+            ref = await self._store(blobs, content, generation=first)
+            self.assertEqual(await self._content(blobs, ref), content)
+            await blobs.delete(ref)
+        self.assertEqual(there, [[], []])
+
+    async def test_a_generation_that_cannot_be_told_ends_the_writer(self) -> None:
+        blobs = await self.build()
+
+        async def unknown(ref: BlobRef) -> int:
+            raise Unavailable("nobody knows")
+
+        for content in (b"small", bytes(1_000_000)):
+            writer = blobs.writer()
+            await writer.write(content)
+            await fails(Unavailable, writer.finish(unknown))
+            await fails(ValueError, writer.finish())
+            await writer.abort()
+        self.assertEqual(await collect(blobs.iterate()), [])
 
     async def test_many_can_be_written_and_read_side_by_side(self) -> None:
         blobs = await self.build()

@@ -16,6 +16,7 @@ from twisted_mail.storage.interfaces import (
     Blobs,
     BlobWriter,
     Checkpoint,
+    ChooseGeneration,
     Conflict,
     LogEntry,
     MessageRow,
@@ -255,8 +256,8 @@ class _FaultyWriter:
     async def write(self, chunk: bytes) -> None:
         await self._carry_out("write", lambda: self._inner.write(chunk))
 
-    async def finish(self) -> BlobRef:
-        return await self._carry_out("finish", self._inner.finish)
+    async def finish(self, generation: ChooseGeneration | None = None) -> BlobRef:
+        return await self._carry_out("finish", lambda: self._inner.finish(generation))
 
     async def abort(self) -> None:
         await self._inner.abort()
