@@ -12,31 +12,28 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from twisted_mail.account.apply import Applied, apply, apply_to_columns
+from twisted_mail.account.apply import apply
 from twisted_mail.account.checkpoint import (
     HEAD,
     changed_chunks,
-    column_chunks,
-    decode_columns,
     decode_delivered,
     decode_head,
     delivered_chunks,
     stale_mailboxes,
     thinned,
 )
-from twisted_mail.account.columns import Columns
-from twisted_mail.account.entries import Entry, decode_entry, encode_entry
+from twisted_mail.account.entries import Entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
+from twisted_mail.account.following import FollowedAccount
 from twisted_mail.account.intents import Intent, Scope
-from twisted_mail.account.rows import AccountRows, octets_of
-from twisted_mail.account.state import DAY_SECONDS, AccountState, Mailbox
+from twisted_mail.account.rows import octets_of
+from twisted_mail.account.state import DAY_SECONDS
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.storage.interfaces import (
-    Checkpoint,
     Conflict,
     NewEntry,
     StorageError,
@@ -60,191 +57,22 @@ MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
 
-class OpenAccount(AccountRows):
+class OpenAccount(FollowedAccount):
     """Implements `services.Account`."""
 
     _log = Logger()
 
     def __init__(self, service: AccountService, account: AccountId) -> None:
         super().__init__(service, account)
-        self._lock = DeferredLock()
         self._queue: deque[Waiting] = deque()
         self._running = False
-        self._refreshing = False
-        self._watchers: list[Callable[[ModSeq], None]] = []
-        self._unsubscribe: Callable[[], None] | None = None
-        self._base = ModSeq(0)
-        self._manifest: dict[str, ModSeq] = {}
-        self._history: tuple[tuple[int, int], ...] = ()
-        self._tail_entries = 0
-        self._tail_bytes = 0
         self._known_deliveries: tuple[ModSeq, set[bytes]] | None = None
         self._quiet: list[Deferred[None]] = []
-        self._closed = False
 
     @property
     def busy(self) -> bool:
         """Whether something is in flight or watched."""
         return self._running or self._refreshing or bool(self._queue or self._watchers)
-
-    # --- loading
-
-    async def load(self) -> None:
-        """Read the head chunk of the newest checkpoint, and the tail. Raises StorageError."""
-        while True:
-            checkpoint = await self._service.log.load_checkpoint(self._id, (HEAD,))
-            state = AccountState()
-            history: tuple[tuple[int, int], ...] = ()
-            if checkpoint is not None:
-                state, history = decode_head(checkpoint.chunks[HEAD])
-            self._state, self._history = state, history
-            self._tail_entries = self._tail_bytes = 0
-            self._know(checkpoint)
-            try:
-                await self._read_tail()
-                return
-            except Trimmed:
-                continue  # a newer checkpoint was made meanwhile
-
-    def _know(self, checkpoint: Checkpoint | None) -> None:
-        self._base = ModSeq(checkpoint.modseq if checkpoint else 0)
-        self._manifest = dict(checkpoint.manifest) if checkpoint else {}
-
-    async def _read_tail(self) -> list[EntryId]:
-        """Apply what is in the log beyond the state; returns the ids of the entries. Raises StorageError."""
-        ids: list[EntryId] = []
-        while True:
-            entries = await self._service.log.read(self._id, self._state.modseq, 4096)
-            for entry in entries:
-                self._apply(entry.modseq, decode_entry(entry.data), len(entry.data))
-                ids.append(entry.id)
-            if len(entries) < 4096:
-                return ids
-
-    def _apply(self, modseq: ModSeq, entry: Entry, size: int) -> Applied:
-        self._tail_entries += 1
-        self._tail_bytes += size
-        return apply(self._state, modseq, entry)
-
-    async def _reload(self) -> None:
-        """The tail that the state lacks has been trimmed away: start anew from the newest checkpoint.
-
-        Views hold columns of the old state; they see that the mailbox's columns are others now.
-        """
-        await self.load()
-        self._notify()
-
-    async def columns(self, mailbox: Mailbox) -> Columns:
-        """Load the columns of *mailbox* if they are not. Raises AccountUnavailable."""
-        if mailbox.columns is not None:
-            return mailbox.columns
-        await self._lock.acquire()
-        before = self._state.modseq
-        try:
-            return await self._load_columns(mailbox)
-        except StorageError as error:
-            raise AccountUnavailable("the mailbox cannot be read") from error
-        finally:
-            self._lock.release()
-            if self._state.modseq != before:
-                self._notify()  # a newer checkpoint took the state along, and the notice of that will find it known
-
-    async def _load_columns(self, mailbox: Mailbox) -> Columns:
-        """The same, by the holder of the lock."""
-        while mailbox.columns is None:
-            wanted = column_chunks(self._manifest, mailbox.id)
-            checkpoint = await self._service.log.load_checkpoint(self._id, wanted)
-            if checkpoint is None:
-                columns, reached = Columns(), 0
-            else:
-                if checkpoint.modseq != self._base:
-                    # another node made a checkpoint: its manifest names other chunks
-                    self._know(checkpoint)
-                    self._tail_entries = max(0, self._state.modseq - self._base)
-                    continue
-                columns, reached = decode_columns(mailbox.id, checkpoint.chunks, checkpoint.modseq), checkpoint.modseq
-            if reached > self._state.modseq:
-                try:
-                    await self._read_tail()
-                except Trimmed:
-                    await self._reload()
-                    found = self._state.mailboxes.get(mailbox.id)
-                    if found is None:
-                        return Columns()
-                    mailbox = found
-                    continue
-            for modseq, seconds, first_uid, change in mailbox.backlog:
-                if modseq > reached:
-                    apply_to_columns(columns, modseq, seconds, first_uid, change)
-            mailbox.backlog.clear()
-            mailbox.columns = columns
-        return mailbox.columns
-
-    # --- following other nodes
-
-    async def refresh(self) -> ModSeq:
-        """Read what other nodes have appended and apply it. Raises AccountUnavailable."""
-        await self._lock.acquire()
-        before = self._state.modseq
-        try:
-            await self._catch_up()
-        except StorageError as error:
-            raise AccountUnavailable("the account cannot be read") from error
-        finally:
-            self._lock.release()
-        if self._state.modseq != before:
-            self._notify()
-        return self._state.modseq
-
-    async def _catch_up(self) -> list[EntryId]:
-        if await self._service.log.head(self._id) == self._state.modseq:
-            return []
-        try:
-            return await self._read_tail()
-        except Trimmed:
-            await self._reload()
-            return []
-
-    def refresh_soon(self, modseq: ModSeq | None = None) -> None:
-        """A notice came that the account moved to *modseq*, or it is time to look."""
-        if self._refreshing or self._closed or (modseq is not None and modseq <= self._state.modseq):
-            return
-        self._refreshing = True
-
-        def ended(result: object) -> None:
-            self._refreshing = False
-
-        Deferred.fromCoroutine(self.refresh()).addErrback(
-            lambda failure: self._log.warn("account {id} could not be refreshed: {why}", id=self._id, why=failure.value)
-        ).addBoth(ended)
-
-    def watch(self, changed: Callable[[ModSeq], None]) -> Callable[[], None]:
-        """Call *changed* after each applied batch of entries."""
-        if not self._watchers:
-            self._unsubscribe = self._service.bus.subscribe(self._id, self.refresh_soon)
-            self._service.watched(self)
-        self._watchers.append(changed)
-
-        def end() -> None:
-            if changed in self._watchers:
-                self._watchers.remove(changed)
-                if not self._watchers:
-                    self._stop_watching()
-
-        return end
-
-    def _stop_watching(self) -> None:
-        self._service.unwatched(self)
-        if self._unsubscribe is not None:
-            self._unsubscribe()
-            self._unsubscribe = None
-
-    def _notify(self) -> None:
-        for changed in list(self._watchers):
-            try:
-                changed(self._state.modseq)
-            except Exception:
-                self._log.failure("a watcher of account {id} failed", id=self._id)
 
     # --- committing
 

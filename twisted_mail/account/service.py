@@ -15,6 +15,7 @@ from twisted.python.failure import Failure
 
 from twisted_mail.account.committer import OpenAccount
 from twisted_mail.account.errors import AccountUnavailable
+from twisted_mail.account.following import FollowedAccount
 from twisted_mail.account.messages import MessageStore, Writer
 from twisted_mail.account.tree import Initialise, NewMailbox
 from twisted_mail.services import Account, Exclusive
@@ -87,7 +88,7 @@ class AccountService:
         self._opening: dict[AccountId, list[Deferred[None]]] = {}
         self._poll = LoopingCall(self._poll_heads)
         self._poll.clock = clock
-        self._watched: set[OpenAccount] = set()
+        self._watched: set[FollowedAccount] = set()
 
     # --- services.Accounts
 
@@ -162,13 +163,13 @@ class AccountService:
 
     # --- watching
 
-    def watched(self, account: OpenAccount) -> None:
+    def watched(self, account: FollowedAccount) -> None:
         """Somebody watches *account* from now on: its head is polled as the floor under the bus."""
         self._watched.add(account)
         if not self._poll.running:
             self._poll.start(self.settings.poll_seconds, now=False)
 
-    def unwatched(self, account: OpenAccount) -> None:
+    def unwatched(self, account: FollowedAccount) -> None:
         """Nobody watches it any more."""
         self._watched.discard(account)
         if not self._watched and self._poll.running:

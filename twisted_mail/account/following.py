@@ -1,0 +1,202 @@
+"""The part of an open account that reads: its state from the newest checkpoint and the log, and what others append."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from twisted.internet.defer import Deferred, DeferredLock
+from twisted.logger import Logger
+
+from twisted_mail.account.apply import Applied, apply, apply_to_columns
+from twisted_mail.account.checkpoint import HEAD, column_chunks, decode_columns, decode_head
+from twisted_mail.account.columns import Columns
+from twisted_mail.account.entries import Entry, decode_entry
+from twisted_mail.account.errors import AccountUnavailable
+from twisted_mail.account.rows import AccountRows
+from twisted_mail.account.state import AccountState, Mailbox
+from twisted_mail.storage.interfaces import Checkpoint, StorageError, Trimmed
+from twisted_mail.values import AccountId, EntryId, ModSeq
+
+if TYPE_CHECKING:
+    from twisted_mail.account.service import AccountService
+
+__all__ = ["FollowedAccount"]
+
+
+class FollowedAccount(AccountRows):
+    """An account whose state is loaded and kept up with the log; whoever writes to it holds the lock."""
+
+    _log = Logger()
+
+    def __init__(self, service: AccountService, account: AccountId) -> None:
+        super().__init__(service, account)
+        self._lock = DeferredLock()
+        self._refreshing = False
+        self._watchers: list[Callable[[ModSeq], None]] = []
+        self._unsubscribe: Callable[[], None] | None = None
+        self._base = ModSeq(0)
+        self._manifest: dict[str, ModSeq] = {}
+        self._history: tuple[tuple[int, int], ...] = ()
+        self._tail_entries = 0
+        self._tail_bytes = 0
+        self._closed = False
+
+    # --- loading
+
+    async def load(self) -> None:
+        """Read the head chunk of the newest checkpoint, and the tail. Raises StorageError."""
+        while True:
+            checkpoint = await self._service.log.load_checkpoint(self._id, (HEAD,))
+            state = AccountState()
+            history: tuple[tuple[int, int], ...] = ()
+            if checkpoint is not None:
+                state, history = decode_head(checkpoint.chunks[HEAD])
+            self._state, self._history = state, history
+            self._tail_entries = self._tail_bytes = 0
+            self._know(checkpoint)
+            try:
+                await self._read_tail()
+                return
+            except Trimmed:
+                continue  # a newer checkpoint was made meanwhile
+
+    def _know(self, checkpoint: Checkpoint | None) -> None:
+        self._base = ModSeq(checkpoint.modseq if checkpoint else 0)
+        self._manifest = dict(checkpoint.manifest) if checkpoint else {}
+
+    async def _read_tail(self) -> list[EntryId]:
+        """Apply what is in the log beyond the state; returns the ids of the entries. Raises StorageError."""
+        ids: list[EntryId] = []
+        while True:
+            entries = await self._service.log.read(self._id, self._state.modseq, 4096)
+            for entry in entries:
+                self._apply(entry.modseq, decode_entry(entry.data), len(entry.data))
+                ids.append(entry.id)
+            if len(entries) < 4096:
+                return ids
+
+    def _apply(self, modseq: ModSeq, entry: Entry, size: int) -> Applied:
+        self._tail_entries += 1
+        self._tail_bytes += size
+        return apply(self._state, modseq, entry)
+
+    async def _reload(self) -> None:
+        """The tail that the state lacks has been trimmed away: start anew from the newest checkpoint.
+
+        Views hold columns of the old state; they see that the mailbox's columns are others now.
+        """
+        await self.load()
+        self._notify()
+
+    async def columns(self, mailbox: Mailbox) -> Columns:
+        """Load the columns of *mailbox* if they are not. Raises AccountUnavailable."""
+        if mailbox.columns is not None:
+            return mailbox.columns
+        await self._lock.acquire()
+        before = self._state.modseq
+        try:
+            return await self._load_columns(mailbox)
+        except StorageError as error:
+            raise AccountUnavailable("the mailbox cannot be read") from error
+        finally:
+            self._lock.release()
+            if self._state.modseq != before:
+                self._notify()  # a newer checkpoint took the state along, and the notice of that will find it known
+
+    async def _load_columns(self, mailbox: Mailbox) -> Columns:
+        """The same, by the holder of the lock."""
+        while mailbox.columns is None:
+            wanted = column_chunks(self._manifest, mailbox.id)
+            checkpoint = await self._service.log.load_checkpoint(self._id, wanted)
+            if checkpoint is None:
+                columns, reached = Columns(), 0
+            else:
+                if checkpoint.modseq != self._base:
+                    # another node made a checkpoint: its manifest names other chunks
+                    self._know(checkpoint)
+                    self._tail_entries = max(0, self._state.modseq - self._base)
+                    continue
+                columns, reached = decode_columns(mailbox.id, checkpoint.chunks, checkpoint.modseq), checkpoint.modseq
+            if reached > self._state.modseq:
+                try:
+                    await self._read_tail()
+                except Trimmed:
+                    await self._reload()
+                    found = self._state.mailboxes.get(mailbox.id)
+                    if found is None:
+                        return Columns()
+                    mailbox = found
+                    continue
+            for modseq, seconds, first_uid, change in mailbox.backlog:
+                if modseq > reached:
+                    apply_to_columns(columns, modseq, seconds, first_uid, change)
+            mailbox.backlog.clear()
+            mailbox.columns = columns
+        return mailbox.columns
+
+    # --- following other nodes
+
+    async def refresh(self) -> ModSeq:
+        """Read what other nodes have appended and apply it. Raises AccountUnavailable."""
+        await self._lock.acquire()
+        before = self._state.modseq
+        try:
+            await self._catch_up()
+        except StorageError as error:
+            raise AccountUnavailable("the account cannot be read") from error
+        finally:
+            self._lock.release()
+        if self._state.modseq != before:
+            self._notify()
+        return self._state.modseq
+
+    async def _catch_up(self) -> list[EntryId]:
+        if await self._service.log.head(self._id) == self._state.modseq:
+            return []
+        try:
+            return await self._read_tail()
+        except Trimmed:
+            await self._reload()
+            return []
+
+    def refresh_soon(self, modseq: ModSeq | None = None) -> None:
+        """A notice came that the account moved to *modseq*, or it is time to look."""
+        if self._refreshing or self._closed or (modseq is not None and modseq <= self._state.modseq):
+            return
+        self._refreshing = True
+
+        def ended(result: object) -> None:
+            self._refreshing = False
+
+        Deferred.fromCoroutine(self.refresh()).addErrback(
+            lambda failure: self._log.warn("account {id} could not be refreshed: {why}", id=self._id, why=failure.value)
+        ).addBoth(ended)
+
+    def watch(self, changed: Callable[[ModSeq], None]) -> Callable[[], None]:
+        """Call *changed* after each applied batch of entries."""
+        if not self._watchers:
+            self._unsubscribe = self._service.bus.subscribe(self._id, self.refresh_soon)
+            self._service.watched(self)
+        self._watchers.append(changed)
+
+        def end() -> None:
+            if changed in self._watchers:
+                self._watchers.remove(changed)
+                if not self._watchers:
+                    self._stop_watching()
+
+        return end
+
+    def _stop_watching(self) -> None:
+        self._service.unwatched(self)
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+
+    def _notify(self) -> None:
+        for changed in list(self._watchers):
+            try:
+                changed(self._state.modseq)
+            except Exception:
+                self._log.failure("a watcher of account {id} failed", id=self._id)
