@@ -29,11 +29,20 @@ class Statement:
     """``LOCAL_SERIAL`` for reads that must see what a conditional statement has done."""
     conditional: bool = False
     """A lightweight transaction: an error leaves its outcome unknown."""
+    seconds: float | None = None
+    """Give it up sooner than the session's time limit."""
 
 
-def statement(text: str, *, idempotent: bool, consistency: str = "LOCAL_QUORUM", conditional: bool = False) -> Statement:
+def statement(
+    text: str,
+    *,
+    idempotent: bool,
+    consistency: str = "LOCAL_QUORUM",
+    conditional: bool = False,
+    seconds: float | None = None,
+) -> Statement:
     """Declare a statement of the engine; call it at module level only."""
-    made = Statement(" ".join(text.split()), idempotent, consistency, conditional)
+    made = Statement(" ".join(text.split()), idempotent, consistency, conditional, seconds)
     STATEMENTS.append(made)
     return made
 
@@ -55,7 +64,9 @@ class Session(Protocol):
     async def execute(self, statement: Statement, parameters: Sequence[Any] = ()) -> Sequence[Row]:
         """All rows of the answer (statements with small answers, and writes)."""
 
-    def pages(self, statement: Statement, parameters: Sequence[Any] = (), size: int = 1000) -> AsyncIterator[Sequence[Row]]:
+    def pages(
+        self, statement: Statement, parameters: Sequence[Any] = (), size: int = 1000
+    ) -> AsyncIterator[Sequence[Row]]:
         """The answer page by page; the next one is asked for when the caller comes back."""
 
     async def apply(self, statement: Statement, parameters: Sequence[Any] = ()) -> bool:

@@ -1,0 +1,462 @@
+"""The connection to the cluster: requests wait fairly, a thread of its own hands them to the driver, answers come in batches.
+
+Three threads take part. In the reactor's, requests queue by account and results are given to whoever waits. *cql-feeder*
+calls the driver, which costs 100 to 260 us of CPU a request where it is done. The driver's own (libev) reads answers and
+puts them into one deque, which one `callFromThread` empties, however many there are.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, Final, TypeVar
+from uuid import UUID
+
+import cassandra
+from cassandra.cluster import NoHostAvailable
+from cassandra.query import BatchStatement, BatchType, SimpleStatement
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from twisted_mail.storage.cql.driver import CONSISTENCY, build_cluster, says_trouble, translate
+from twisted_mail.storage.cql.fairness import FairQueue, Full
+from twisted_mail.storage.cql.options import Options
+from twisted_mail.storage.cql.statements import Batch, Row, Statement
+from twisted_mail.storage.interfaces import Refused, StorageError
+
+__all__ = ["ClusterSession", "Statistics"]
+
+T = TypeVar("T")
+TROUBLE_SECONDS: Final = 10.0
+"""How long the store seems down after a request failed."""
+DRAIN: Final = 256
+"""Answers given out in one go of the reactor."""
+ALL_ROWS: Final = 5000
+"""Rows asked for at once where all are wanted."""
+ADMIN_SECONDS: Final = 60.0
+
+
+@dataclass(slots=True)
+class Statistics:
+    """What has been done so far; for tests and metrics."""
+
+    requests: int = 0
+    answers: int = 0
+    failures: int = 0
+    wakes: int = 0
+    """How often the reactor was woken for answers."""
+
+
+class _Request:
+    """One request on its way, and who waits for it."""
+
+    __slots__ = ("account", "deadline", "done", "page", "parameters", "size", "statement")
+
+    def __init__(self, statement: Statement | Batch, parameters: Sequence[Any], size: int, page: bytes | None) -> None:
+        self.statement = statement
+        self.parameters = parameters
+        self.size = size
+        self.page = page
+        self.deadline = 0.0
+        first = statement.parts[0][1] if isinstance(statement, Batch) else parameters
+        self.account = first[0] if first and isinstance(first[0], UUID) else None
+        """Whose turn it takes: the first parameter of everything about an account is its id."""
+        # what is given up while it waits is passed over; what is under way counts until its answer has come
+        self.done: Deferred[tuple[Sequence[Row], bytes | None]] = Deferred(lambda _: None)
+
+    @property
+    def parts(self) -> Sequence[Statement]:
+        if isinstance(self.statement, Batch):
+            return [statement for statement, _ in self.statement.parts]
+        return (self.statement,)
+
+    @property
+    def writes(self) -> bool:
+        return not self.parts[0].text.startswith("SELECT")
+
+    @property
+    def conditional(self) -> bool:
+        return any(part.conditional for part in self.parts)
+
+    def failed(self, error: Exception, attempts: int) -> StorageError:
+        return translate(error, writes=self.writes, conditional=self.conditional, attempts=attempts)
+
+
+class ClusterSession:
+    """Implements `Session`."""
+
+    _log = Logger()
+
+    def __init__(self, options: Options, reactor: Any, connect: Callable[[Options], Any] = build_cluster) -> None:
+        # the reactor provides IReactorThreads, IReactorTime and IReactorCore; the driver has no types
+        self.options = options
+        self.statistics = Statistics()
+        self._reactor = reactor
+        self._connect = connect
+        self._cluster: Any = None
+        self._driver: Any = None
+        self._queue: FairQueue[_Request] = FairQueue(options.in_flight, options.in_flight_per_account, options.waiting)
+        self._feed: SimpleQueue[_Request | None] = SimpleQueue()
+        self._feeder: threading.Thread | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._prepared: dict[Statement, Any] = {}
+        self._preparing: dict[Statement, list[_Request]] = {}
+        self._preparing_lock = threading.Lock()
+        self._landed: deque[tuple[_Request, Sequence[Row] | Exception, bytes | None]] = deque()
+        self._woken = False
+        self._trouble: tuple[float, str] | None = None
+        self._success = 0.0
+        self._open = False
+
+    # --- opening and closing
+
+    async def start(self) -> None:
+        """Connect. Raises: StorageError with a text for operators."""
+        self._threads = ThreadPoolExecutor(2, "cql-admin")
+        try:
+            await self._in_thread(self._open_driver)
+        except BaseException:
+            await self.stop()
+            raise
+        self._feeder = threading.Thread(target=self._feed_driver, name="cql-feeder", daemon=True)
+        self._feeder.start()
+        self._open = True
+
+    def _open_driver(self) -> None:
+        names = ",".join(self.options.hosts)
+        try:
+            self._cluster = self._connect(self.options)
+            self._driver = self._cluster.connect()
+        except NoHostAvailable as error:
+            raise StorageError(f"no node of the cluster {names} could be reached: {_reasons(error)}") from error
+        except (cassandra.DriverException, OSError, ValueError) as error:
+            raise StorageError(f"the cluster {names} could not be opened: {error}") from error
+        # the coordinator's clock gives the timestamps: those of mail nodes may be minutes apart
+        self._driver.use_client_timestamp = False
+        if self.options.datacenter:
+            found = {host.datacenter for host in self._cluster.metadata.all_hosts()}
+            if self.options.datacenter not in found:
+                raise StorageError(
+                    f"no node of the cluster is in the data centre {self.options.datacenter}; "
+                    f"there are {', '.join(sorted(map(str, found)))}"
+                )
+
+    async def stop(self) -> None:
+        """Close. What waits is refused; what is under way has the driver's answer or fails."""
+        self._open = False
+        for request in self._queue.clear():
+            if not request.done.called:
+                request.done.errback(Refused("the connection to the cluster is being closed"))
+        feeder, self._feeder = self._feeder, None
+        if feeder is not None:
+            self._feed.put(None)
+        threads, self._threads = self._threads, None
+        if threads is None:
+            return
+        try:
+            if feeder is not None:
+                await self._in(threads, feeder.join)
+            cluster, self._cluster = self._cluster, None
+            if cluster is not None:
+                await self._in(threads, cluster.shutdown)
+        finally:
+            threads.shutdown(wait=False)
+        self._driver = None
+        while not self._feed.empty():
+            left = self._feed.get()
+            if left is not None and not left.done.called:
+                left.done.errback(Refused("the connection to the cluster is being closed"))
+
+    def _in_thread(self, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        if self._threads is None:
+            raise Refused("the connection to the cluster is closed")
+        return self._in(self._threads, call, *arguments)
+
+    def _in(self, threads: ThreadPoolExecutor, call: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """Call it in a thread that may block."""
+        done: Deferred[T] = Deferred(lambda _: None)
+
+        def give(result: Any) -> None:
+            if not done.called:
+                done.callback(result)
+
+        def run() -> None:
+            try:
+                result: Any = call(*arguments)
+            except Exception:
+                result = Failure()
+            self._reactor.callFromThread(give, result)
+
+        threads.submit(run)
+        return done
+
+    # --- what operators do: rare, and may block a thread
+
+    async def run(self, text: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
+        """Carry out a CQL text that is not prepared (``%s`` for parameters); schema changes wait until all nodes agree.
+
+        Raises: StorageError.
+        """
+
+        def call() -> Sequence[Row]:
+            statement = SimpleStatement(text, serial_consistency_level=cassandra.ConsistencyLevel.LOCAL_SERIAL)
+            future = self._driver.execute_async(statement, parameters or None, timeout=ADMIN_SECONDS)
+            rows = list(future.result())
+            if not future.is_schema_agreed:
+                raise StorageError("the nodes of the cluster do not agree on the schema")
+            return rows
+
+        try:
+            return await self._in_thread(call)
+        except (cassandra.DriverException, NoHostAvailable) as error:
+            raise translate(
+                error, writes=not text.lstrip().upper().startswith("SELECT"), conditional=True, attempts=1
+            ) from error
+
+    async def use(self, keyspace: str) -> None:
+        """Work in *keyspace* from now on. Raises: StorageError."""
+        try:
+            await self._in_thread(self._driver.set_keyspace, keyspace)
+        except (cassandra.DriverException, NoHostAvailable) as error:
+            raise StorageError(f"the keyspace {keyspace} cannot be used: {error}") from error
+
+    # --- whether it is well
+
+    @property
+    def seems_down(self) -> bool:
+        """Whether an agreement may fail: something has failed of late, or so many nodes are down that some accounts
+        have no quorum."""
+        if self._trouble is not None and self._reactor.seconds() - self._trouble[0] < TROUBLE_SECONDS:
+            return True
+        copies = self.options.copies
+        return self._down() > copies - (copies // 2 + 1)
+
+    def _hosts(self) -> list[Any]:
+        if self._cluster is None:
+            return []
+        wanted = self.options.datacenter
+        return [host for host in self._cluster.metadata.all_hosts() if not wanted or host.datacenter == wanted]
+
+    def _down(self) -> int:
+        return sum(host.is_up is False for host in self._hosts())
+
+    def health(self) -> str | None:
+        """None while the cluster answers; else what is the matter. Never blocks."""
+        if not self._open:
+            return "not connected"
+        hosts = self._hosts()
+        if hosts and self._down() == len(hosts):
+            return "no node of the cluster can be reached"
+        trouble = self._trouble
+        if trouble is None or self._success > trouble[0] or self._reactor.seconds() - trouble[0] > 3 * TROUBLE_SECONDS:
+            return None
+        return trouble[1]
+
+    # --- requests, in the reactor's thread
+
+    def _submit(self, request: _Request) -> Deferred[tuple[Sequence[Row], bytes | None]]:
+        if not self._open:
+            raise Refused("the connection to the cluster is not open")
+        request.deadline = self._reactor.seconds() + self.options.timeout
+        try:
+            self._queue.push(request.account, request)
+        except Full:
+            raise Refused("too many requests wait for the cluster") from None
+        self._launch()
+        return request.done
+
+    def _launch(self) -> None:
+        """Hand on those whose turn it is."""
+        while (turn := self._queue.pop()) is not None:
+            account, request = turn
+            if request.done.called:
+                self._queue.landed(account)  # given up while it waited
+            elif request.deadline < self._reactor.seconds():
+                self._queue.landed(account)
+                request.done.errback(Refused("its turn did not come in time"))
+            else:
+                self.statistics.requests += 1
+                self._feed.put(request)
+
+    def _drain(self) -> None:
+        """Give the answers that have come to those who wait for them."""
+        self._woken = False
+        self.statistics.wakes += 1
+        for _ in range(DRAIN):
+            try:
+                request, result, page = self._landed.popleft()
+            except IndexError:
+                break
+            self._queue.landed(request.account)
+            self._note(result)
+            if request.done.called:
+                continue
+            if isinstance(result, Exception):
+                request.done.errback(Failure(result))
+            else:
+                request.done.callback((result, page))
+        else:
+            self._wake()
+        self._launch()
+
+    def _note(self, result: Sequence[Row] | Exception) -> None:
+        self.statistics.answers += 1
+        if not isinstance(result, Exception):
+            self._success = self._reactor.seconds()
+            return
+        self.statistics.failures += 1
+        cause = result.__cause__ or result
+        if isinstance(cause, Exception) and says_trouble(cause):
+            self._trouble = (self._reactor.seconds(), str(result))
+
+    # --- in the feeder's thread
+
+    def _feed_driver(self) -> None:
+        while (request := self._feed.get()) is not None:
+            try:
+                self._hand_over(request)
+            except (cassandra.DriverException, NoHostAvailable) as error:
+                self._fail(request, error, 0)
+            except Exception as error:  # a value that does not fit its column, say: a defect of whoever asked
+                self._land(request, error)
+
+    def _hand_over(self, request: _Request) -> None:
+        missing = next((part for part in request.parts if part not in self._prepared), None)
+        if missing is not None:
+            self._prepare(missing, request)
+            return
+        seconds = self.options.timeout
+        if isinstance(request.statement, Batch):
+            bound = BatchStatement(BatchType.UNLOGGED, consistency_level=CONSISTENCY[self.options.consistency])
+            for part, parameters in request.statement.parts:
+                bound.add(self._prepared[part], parameters)
+            bound.is_idempotent = not request.conditional and all(part.idempotent for part in request.parts)
+        else:
+            bound = self._prepared[request.statement].bind(request.parameters)
+            bound.fetch_size = request.size
+            seconds = min(seconds, request.statement.seconds or seconds)
+        future = self._driver.execute_async(bound, timeout=seconds, paging_state=request.page)
+        future.add_callbacks(
+            self._answered, self._failed, callback_args=(request, future), errback_args=(request, future)
+        )
+
+    def _prepare(self, statement: Statement, request: _Request) -> None:
+        """The driver waits for a node when it prepares; other requests must not wait with it."""
+        with self._preparing_lock:
+            waiting = self._preparing.get(statement)
+            if waiting is not None:
+                waiting.append(request)
+                return
+            self._preparing[statement] = [request]
+        threads = self._threads
+        if threads is None:
+            self._prepare_ended(statement, Refused("the connection to the cluster is closed"))
+        else:
+            threads.submit(self._prepare_in_thread, statement)
+
+    def _prepare_in_thread(self, statement: Statement) -> None:
+        try:
+            prepared = self._driver.prepare(statement.text)
+        except Exception as error:
+            self._prepare_ended(statement, error)
+            return
+        level = self.options.consistency if statement.consistency == "LOCAL_QUORUM" else statement.consistency
+        prepared.consistency_level = CONSISTENCY[level]
+        prepared.serial_consistency_level = cassandra.ConsistencyLevel.LOCAL_SERIAL
+        prepared.is_idempotent = statement.idempotent and not statement.conditional
+        self._prepared[statement] = prepared
+        self._prepare_ended(statement, None)
+
+    def _prepare_ended(self, statement: Statement, error: Exception | None) -> None:
+        with self._preparing_lock:
+            waiting = self._preparing.pop(statement)
+        for request in waiting:
+            if error is None and self._open:
+                self._feed.put(request)
+            else:
+                refused = Refused(f"a statement could not be prepared: {error}")
+                refused.__cause__ = error
+                self._land(request, refused)
+
+    # --- in the driver's thread
+
+    def _answered(self, rows: Sequence[Row] | None, request: _Request, future: Any) -> None:
+        self._land(request, rows or (), future._paging_state if request.size else None)
+
+    def _failed(self, error: Exception, request: _Request, future: Any) -> None:
+        self._fail(request, error, len(future.attempted_hosts))
+
+    def _fail(self, request: _Request, error: Exception, attempts: int) -> None:
+        failure = request.failed(error, attempts)
+        failure.__cause__ = error
+        self._land(request, failure)
+
+    def _land(self, request: _Request, result: Sequence[Row] | Exception, page: bytes | None = None) -> None:
+        self._landed.append((request, result, page))
+        if not self._woken:
+            self._wake()
+
+    def _wake(self) -> None:
+        self._woken = True
+        self._reactor.callFromThread(self._drain)
+
+    # --- Session
+
+    async def execute(self, statement: Statement, parameters: Sequence[Any] = ()) -> Sequence[Row]:
+        rows, page = await self._submit(_Request(statement, parameters, ALL_ROWS, None))
+        if page is None:
+            return rows
+        found = list(rows)
+        while page is not None:
+            rows, page = await self._submit(_Request(statement, parameters, ALL_ROWS, page))
+            found += rows
+        return found
+
+    async def pages(
+        self, statement: Statement, parameters: Sequence[Any] = (), size: int = 1000
+    ) -> AsyncIterator[Sequence[Row]]:
+        page: bytes | None = None
+        while True:
+            rows, page = await self._submit(_Request(statement, parameters, size, page))
+            if rows:
+                yield rows
+            if page is None:
+                return
+
+    async def apply(self, statement: Statement, parameters: Sequence[Any] = ()) -> bool:
+        rows, _ = await self._submit(_Request(statement, parameters, 0, None))
+        return bool(rows[0]["[applied]"])
+
+    async def apply_batch(self, batch: Batch) -> bool:
+        rows, _ = await self._submit(_Request(batch, (), 0, None))
+        return bool(rows[0]["[applied]"])
+
+    async def execute_many(self, statement: Statement, parameters: Sequence[Sequence[Any]]) -> Sequence[Sequence[Row]]:
+        running = [Deferred.fromCoroutine(self.execute(statement, each)) for each in parameters]
+        together: Deferred[Any] = DeferredList(running, consumeErrors=True)
+        try:
+            outcomes = await together
+        except CancelledError:
+            for one in running:
+                one.cancel()
+            raise
+        for succeeded, result in outcomes:
+            if not succeeded:
+                result.raiseException()
+        return [result for _, result in outcomes]
+
+    async def write_batch(self, batch: Batch) -> None:
+        await self._submit(_Request(batch, (), 0, None))
+
+
+def _reasons(error: Exception) -> str:
+    """What each node said, in one line."""
+    errors = getattr(error, "errors", None)
+    if isinstance(errors, dict) and errors:
+        return "; ".join(f"{node}: {why}" for node, why in errors.items())
+    return str(error)
