@@ -51,6 +51,8 @@ class Backend:
     allowances: Allowances
     members: Members
     search: SearchShards | None
+    queue_bodies: Blobs | None
+    """Where the queue's engine keeps bodies for a while when the blob store is down: bounded; None where it has no such room."""
     engines: tuple[Engine, ...]
     """Those that the stores come from, each once, in the order in which they start."""
 
@@ -121,8 +123,10 @@ def compose(metadata: Engine, **roles: Engine) -> Backend:
     for engine in (metadata, *(roles[role] for role in ROLES if role in roles)):
         if not any(engine is other for other in engines):
             engines.append(engine)
+    bodies: Blobs | None = getattr(chosen("queue", messaging), "queue_bodies", None)
+    search = chosen("search", metadata).search
     # each part was checked above, which a dictionary of different types cannot say
-    return Backend(**parts, search=chosen("search", metadata).search, engines=tuple(engines))  # type: ignore[arg-type]
+    return Backend(**parts, search=search, queue_bodies=bodies, engines=tuple(engines))  # type: ignore[arg-type]
 
 
 def open_backend(urls: Mapping[str, str], context: EngineContext) -> Backend:
