@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Final, Generic, Literal, Self, TypeVar
 
 import msgspec
 from pyroaring import BitMap
@@ -29,12 +29,13 @@ from twisted_mail.account.entries import (
     pack_uids,
     unpack_uids,
 )
-from twisted_mail.account.errors import LimitReached, NoSuchMessage, OverQuota
+from twisted_mail.account.errors import CannotChange, LimitReached, NoSuchMessage, OverQuota
 from twisted_mail.account.state import AccountState, Mailbox
 from twisted_mail.services import StoredMessage
-from twisted_mail.values import MailboxId, UIDValidity
+from twisted_mail.values import MailboxId, MessageId, MessageKey, UIDValidity
 
 __all__ = [
+    "HOME_SETTING",
     "MAX_KEYWORDS",
     "TREE",
     "AddMessages",
@@ -57,6 +58,8 @@ __all__ = [
 R = TypeVar("R")
 MAX_KEYWORDS = 500
 TREE = b"tree"
+HOME_SETTING: Final = "home"
+"""The setting that names the account's home data centre; see `homes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,11 @@ class Plan:
     delivery: bytes = b""
 
 
-class Intent(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """Base of all intents; *R* is what `commit` returns."""
+class Intent(msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all intents; *R* is what `commit` returns.
+
+    One that came from a newer version, with a field that means nothing here, is not understood rather than half done.
+    """
 
     cause: ClassVar[str] = ""
 
@@ -96,6 +102,14 @@ class Intent(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
 
     def asks_for_delivery(self) -> bytes | None:
         """The DeliveryId that must be looked up in older checkpoints before `run` (a repeated delivery)."""
+        return None
+
+    def new_keys(self) -> tuple[MessageKey, ...]:
+        """Where these rows lie."""
+        return ()
+
+    def again(self) -> Self | None:
+        """The same for another attempt after an unknown outcome: it finds what the first one did. None: it cannot."""
         return None
 
     def scope(self) -> Scope:
@@ -144,7 +158,7 @@ def _check_quota(state: AccountState, more: int, quota_bytes: int | None) -> Non
 # --- adding -------------------------------------------------------------------------------------------------------
 
 
-class NewMessage(msgspec.Struct, frozen=True):
+class NewMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A stored message that is to enter a mailbox."""
 
     message: bytes
@@ -156,6 +170,10 @@ class NewMessage(msgspec.Struct, frozen=True):
     zone: int = 0
     """Its zone in minutes east of UTC."""
     flags: tuple[str, ...] = ()
+
+
+def _key(message: NewMessage) -> MessageKey:
+    return MessageKey(message.bucket, MessageId(message.message))
 
 
 def new_message(stored: StoredMessage, received: int, zone: int = 0, flags: Iterable[str] = ()) -> NewMessage:
@@ -179,8 +197,8 @@ class Added:
 class AddMessages(Intent[Added], frozen=True, kw_only=True, tag="add-messages"):
     """Put stored messages into a mailbox: APPEND, MULTIAPPEND (all or nothing) and delivery.
 
-    With `delivery`, the entry carries that id; with `repeated` (leased again, queued after an unknown outcome) it is
-    looked up first, and nothing is done where it stands already.
+    With `delivery`, the entry carries that id, and nothing is done where it is known to stand already; with `repeated`
+    (leased again, queued after an unknown outcome) it is looked up in older checkpoints first.
     """
 
     cause: ClassVar[str] = "add"
@@ -193,6 +211,12 @@ class AddMessages(Intent[Added], frozen=True, kw_only=True, tag="add-messages"):
     def new_rows(self) -> tuple[bytes, ...]:
         return tuple(message.message for message in self.messages)
 
+    def new_keys(self) -> tuple[MessageKey, ...]:
+        return tuple(map(_key, self.messages))
+
+    def again(self) -> Self | None:
+        return msgspec.structs.replace(self, repeated=True) if self.delivery else None
+
     def asks_for_delivery(self) -> bytes | None:
         return self.delivery if self.repeated else None
 
@@ -202,7 +226,9 @@ class AddMessages(Intent[Added], frozen=True, kw_only=True, tag="add-messages"):
 
     def run(self, state: AccountState) -> Plan:
         mailbox = state.mailbox_by_id(self.mailbox)
-        if self.delivery and self.repeated and self.delivery in state.delivered:
+        if self.delivery in state.delivered:
+            # `repeated` asks for older checkpoints too; the tail is at hand, and costs nothing. An attempt that was given
+            # up by who waited for it (and queued) may still be on its way to another node, and come after the second.
             return Plan()
         _check_quota(state, sum(m.size for m in self.messages), self.quota_bytes)
         messages = tuple(
@@ -428,6 +454,9 @@ class ReplaceMessage(Intent[Replaced], frozen=True, kw_only=True, tag="replace-m
     def new_rows(self) -> tuple[bytes, ...]:
         return (self.message.message,)
 
+    def new_keys(self) -> tuple[MessageKey, ...]:
+        return (_key(self.message),)
+
     def columns(self) -> tuple[MailboxId, ...]:
         return (self.mailbox,)
 
@@ -467,6 +496,8 @@ class SetSetting(Intent[None], frozen=True, kw_only=True, tag="set-setting"):
         return Scope(frozenset((b"setting:" + self.name.encode(),)), frozenset((TREE,)))
 
     def run(self, state: AccountState) -> Plan:
+        if self.name == HOME_SETTING:
+            raise CannotChange("an account is moved, not set, to another home")
         if state.settings.get(self.name) == self.value:
             return Plan()
         return Plan((SettingChanged(self.name, self.value),))

@@ -12,10 +12,11 @@ from twisted_mail.account.entries import (
     MailboxDeleted,
     MailboxRenamed,
     MessagesAdded,
+    SettingChanged,
     Subscribed,
 )
 from twisted_mail.account.errors import CannotChange, LimitReached, MailboxExists, NoSuchMailbox, UseTaken
-from twisted_mail.account.intents import TREE, Intent, Plan, Scope, _copies, _expunged, _loaded
+from twisted_mail.account.intents import HOME_SETTING, TREE, Intent, Plan, Scope, _copies, _expunged, _loaded
 from twisted_mail.account.state import (
     INBOX,
     MAX_MAILBOXES,
@@ -40,12 +41,14 @@ class NewMailbox(Intent[None], frozen=True, kw_only=True):
 
 
 class Initialise(Intent[None], frozen=True, kw_only=True, tag="initialise"):
-    """The first entry of an account: INBOX and the default mailboxes. Nothing where there is an INBOX already."""
+    """The first entry of an account: INBOX and the default mailboxes, and its home. Nothing where there is an INBOX."""
 
     cause: ClassVar[str] = "initialise"
     mailboxes: tuple[NewMailbox, ...]
     ids: tuple[MailboxId, ...]
     uid_validity: int
+    home: str = ""
+    """The data centre that writes it; empty where there is only one."""
 
     def scope(self) -> Scope:
         return _ALONE
@@ -54,6 +57,8 @@ class Initialise(Intent[None], frozen=True, kw_only=True, tag="initialise"):
         if INBOX in state.by_name:
             return Plan()
         changes: list[Change] = []
+        if self.home and not state.settings.get(HOME_SETTING):
+            changes.append(SettingChanged(HOME_SETTING, self.home))
         validity = max(self.uid_validity, state.uid_validity + 1)
         for id, wanted in zip(self.ids, self.mailboxes, strict=True):
             if wanted.name in state.by_name:
