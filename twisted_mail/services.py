@@ -144,6 +144,7 @@ class Refusal(enum.Enum):
     LOOP = "mail loop"
     SENDER_NOT_ALLOWED = "sender not allowed"
     UNAVAILABLE = "try again later"
+    NO_ROOM = "no room for more mail now"
 
 
 class MailRefused(Exception):
@@ -153,7 +154,7 @@ class MailRefused(Exception):
         super().__init__(text or reason.value)
         self.reason = reason
         self.text = text or reason.value
-        self.temporary = temporary or reason in (Refusal.UNAVAILABLE, Refusal.MAILBOX_FULL)
+        self.temporary = temporary or reason in (Refusal.UNAVAILABLE, Refusal.NO_ROOM, Refusal.MAILBOX_FULL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,6 +98,8 @@ REFUSALS: Final[Mapping[Refusal, tuple[tuple[int, str], tuple[int, str]]]] = {
     Refusal.LOOP: ((554, "5.4.6"), (450, "4.4.6")),
     Refusal.SENDER_NOT_ALLOWED: ((550, "5.7.1"), (450, "4.7.1")),
     Refusal.UNAVAILABLE: ((554, "5.3.0"), (451, "4.3.0")),
+    # X.3.1: "mail system storage has been exceeded"
+    Refusal.NO_ROOM: ((552, "5.3.1"), (452, "4.3.1")),
 }
 
 # RFC 4954 section 6 and RFC 5248; by `AuthenticationFailed.reason`.
