@@ -15,7 +15,7 @@ from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
 from twisted_mail.auth.service import AuthenticationService, load_secret
 from twisted_mail.auth.threads import HashThreads
 from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
-from twisted_mail.delivery import DeliverySettings, MailIntake
+from twisted_mail.delivery import DeliverySettings, MailIntake, Ways
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings as IMAPSettings
@@ -142,7 +142,7 @@ class _Suite:
         authentication = self._authentication()
         intake = MailIntake(
             self._stores.backend.directory,
-            self._stores.accounts,
+            Ways(accounts=self._stores.accounts, clock=self._reactor),
             DeliverySettings(
                 hostname=configuration.hostname,
                 subaddress=configuration.smtp.subaddress,

@@ -13,7 +13,7 @@ from twisted.python.failure import Failure
 
 from twisted_mail.account.service import AccountService
 from twisted_mail.account.tree import CreateMailbox
-from twisted_mail.delivery import DeliverySettings, MailIntake
+from twisted_mail.delivery import DeliverySettings, MailIntake, Ways
 from twisted_mail.services import Envelope, Identity, Outcome, Peer, Recipient
 from twisted_mail.storage.interfaces import AccountRecord, Alias, Domain, EngineContext
 from twisted_mail.storage.memory import MemoryEngine
@@ -72,7 +72,7 @@ class FakeOutboundMessage:
 class House:
     """Domains ``example.org`` and ``bücher.example``, and whoever a test adds."""
 
-    def __init__(self, *, outbound: FakeOutbound | None = None, **settings: Any) -> None:
+    def __init__(self, *, outbound: FakeOutbound | None = None, ways: dict[str, Any] | None = None, **settings: Any) -> None:
         self.clock = Clock()
         self.clock.advance(NOW)
         self.engine = MemoryEngine(EngineContext(self.clock, Path("/nowhere")))
@@ -86,9 +86,10 @@ class House:
             clock=self.clock,
             wall=lambda: NOW,
         )
+        self.ways = Ways(accounts=self.accounts, clock=self.clock, **(ways or {}))
         self.intake = MailIntake(
             self.directory,
-            self.accounts,
+            self.ways,
             DeliverySettings(**{"hostname": "mx.example.org", **settings}),
             outbound=outbound,
             wall=lambda: NOW,

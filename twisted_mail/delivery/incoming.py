@@ -1,30 +1,54 @@
-"""One message on its way into mailboxes: trace fields in front, stored once, committed to each account."""
+"""One message on its way in: trace fields in front, then straight into each account, or into the queue for it."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_mail.account.errors import AccountError, NoSuchMailbox, OutcomeUnknown, OverQuota
-from twisted_mail.account.intents import AddMessages, new_message
-from twisted_mail.account.state import AccountState, Mailbox, normal_mailbox_name
+from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown, OverQuota
+from twisted_mail.delivery.counts import DeliveryCounts
+from twisted_mail.delivery.items import Copy, zone_at
+from twisted_mail.delivery.limits import TooSlow, some_at_a_time, within
 from twisted_mail.delivery.outbound import OutboundMessage
+from twisted_mail.delivery.placing import place
+from twisted_mail.delivery.queueing import InboundQueue, Waiting
+from twisted_mail.delivery.spool import Spool
 from twisted_mail.delivery.trace import HopCount, separator
-from twisted_mail.services import Accounts, MailRefused, Outcome, PreparedMessage, Recipient, Refusal
+from twisted_mail.services import Accounts, MailRefused, MessageWriter, Outcome, PreparedMessage, Recipient, Refusal
 from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.values import AccountId, DeliveryId
 
-__all__ = ["CONCURRENT", "IncomingMail", "Target"]
+__all__ = ["IncomingMail", "Target", "Ways"]
 
-CONCURRENT: Final = 32
-"""Accounts into which one message is put at the same time."""
+T = TypeVar("T")
 
 _log = Logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ways:
+    """How mail gets from here into accounts."""
+
+    accounts: Accounts
+    clock: IReactorTime
+    queue: InboundQueue | None = None
+    """Takes what the store cannot take now; None: the peer keeps that."""
+    straight: bool = True
+    """Try the store first. Without it everything is queued."""
+    straight_seconds: float = 5.0
+    """How long the store has before the queue takes over."""
+    counts: DeliveryCounts = field(default_factory=DeliveryCounts)
+
+    async def in_time(self, work: Coroutine[Any, Any, T]) -> T:
+        """*work*, cancelled when the store is slow and there is a queue. Raises: TooSlow, and what *work* raises."""
+        if self.queue is None:
+            return await work
+        return await within(self.clock, self.straight_seconds, work)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,16 +72,21 @@ class _Place:
 class IncomingMail:
     """Implements `services.Incoming`.
 
-    Rules. Each recipient has a DeliveryId of its own, minted when the last octet has come. A recipient with several
-    accounts has the message only if all of them have it. What fails for one recipient touches no other. An account
-    that two recipients lead to gets one copy, under the id of the first.
+    Rules. Each copy (account and sub-address) has a DeliveryId of its own, minted when the last octet has come, the
+    same on both ways. A recipient with several accounts has the message only if all of them have it. What fails for one
+    recipient touches no other. An account that two recipients lead to gets one copy.
+
+    The store has `straight_seconds`. What it has not confirmed by then, or cannot take, goes into the queue under the
+    same id. An entry that was proposed by then is settled in the background, and one of the two finds the other; an
+    intent that was not is dropped.
     """
 
     def __init__(
         self,
-        accounts: Accounts,
+        ways: Ways,
         recipients: Sequence[Recipient],
         *,
+        sender: str,
         return_path: bytes,
         received: bytes,
         hops: int,
@@ -65,8 +94,9 @@ class IncomingMail:
         outbound: OutboundMessage | None,
         wall: Callable[[], float],
     ) -> None:
-        self._accounts = accounts
+        self._ways = ways
         self._recipients = recipients
+        self._sender = sender
         self._front: bytes = return_path + received
         self._outbound_front = received
         self._held: bytes | None = b""
@@ -76,11 +106,14 @@ class IncomingMail:
         self._outbound = outbound
         self._wall = wall
         self._local = any(recipient.accounts for recipient in recipients)
-        self._writer = accounts.writer()
+        self._writer: MessageWriter | None = ways.accounts.writer() if self._local and ways.straight else None
+        self._spool: Spool | None = ways.queue.spools.begin() if self._local and ways.queue is not None else None
+        self._slow = False
+        """The store has let a copy of this message wait for too long: the others do not try."""
         self._count = HopCount()
 
     async def write(self, chunk: bytes) -> None:
-        """Raises MailRefused: a loop, or the store does not answer."""
+        """Raises MailRefused: a loop, or neither the store nor the queue can take it."""
         self._count.feed(chunk)
         if self._count.count >= self._hops:
             raise MailRefused(Refusal.LOOP)
@@ -100,46 +133,76 @@ class IncomingMail:
         await self._pass_on(start)
 
     async def _pass_on(self, chunk: bytes) -> None:
-        try:
-            if self._local:
-                front, self._front = self._front, b""
-                await self._writer.write(front + chunk if front else chunk)
-            if self._outbound is not None:
-                front, self._outbound_front = self._outbound_front, b""
+        if self._local:
+            front, self._front = self._front, b""
+            await self._keep(front + chunk if front else chunk)
+        if self._outbound is not None:
+            front, self._outbound_front = self._outbound_front, b""
+            try:
                 await self._outbound.write(front + chunk if front else chunk)
-        except (StorageError, AccountError) as error:
-            raise MailRefused(Refusal.UNAVAILABLE) from error
+            except (StorageError, AccountError) as error:
+                raise MailRefused(Refusal.UNAVAILABLE) from error
+
+    async def _keep(self, octets: bytes) -> None:
+        """For the store and for the queue; one of them is enough."""
+        if self._spool is not None:
+            try:
+                await self._spool.write(octets)
+            except OSError as error:
+                _log.error("a message cannot be kept for the queue: {why}", why=error)
+                self._close_spool()
+        if self._writer is not None:
+            try:
+                await self._ways.in_time(self._writer.write(octets))
+            except (StorageError, AccountError, TooSlow) as error:
+                _log.warn("the store does not take a message: {why!r}", why=error)
+                await self._give_up_writing()
+        if self._writer is None and self._spool is None:
+            raise MailRefused(Refusal.UNAVAILABLE)
+
+    async def _give_up_writing(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                await self._ways.in_time(writer.abort())
+            except (StorageError, TooSlow) as error:
+                _log.warn("what was written of a message stays behind: {why!r}", why=error)
+
+    def _close_spool(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
 
     async def abort(self) -> None:
         """Nothing of it stays."""
-        await self._writer.abort()
+        self._close_spool()
+        await self._give_up_writing()
         if self._outbound is not None:
             await self._outbound.abort()
 
     async def finish(self) -> Sequence[Outcome]:
         """See `services.Incoming.finish`."""
+        try:
+            return await self._finish()
+        finally:
+            self._close_spool()
+
+    async def _finish(self) -> Sequence[Outcome]:
         if self._held is not None:
             await self._begin(self._held, ended=True)  # an empty message has trace fields all the same
-        prepared: PreparedMessage | None = None
-        if self._local:
-            try:
-                prepared = await self._writer.finish()
-            except (StorageError, AccountError) as error:
-                await self.abort()
-                raise MailRefused(Refusal.UNAVAILABLE) from error
         ids = [DeliveryId.new() for _ in self._recipients]
-        places = self._places(ids)
-        failures: dict[_Place, MailRefused] = {}
-        if prepared is not None:
-            failures = await self._deliver_all(prepared, places)
-        queue_failure = await self._queue(ids)
+        copies = self._copies(ids)
+        failures: dict[DeliveryId, MailRefused] = {}
+        if copies:
+            failures = await self._deliver_all(tuple(copies.values()))
+            self._ways.counts.refused += len(failures)
+        queue_failure = await self._queue_remote(ids)
         outcomes = []
         for recipient, own in zip(self._recipients, ids, strict=True):
             delivery, refused = own, None
             for account in recipient.accounts:
-                place = self._place(account, recipient)
-                delivery = places[place][0]
-                refused = refused or failures.get(place)
+                delivery = copies[self._place(account, recipient)].delivery
+                refused = refused or failures.get(delivery)
             if queue_failure is not None and isinstance(recipient, Target) and recipient.remote:
                 refused = refused or queue_failure
             outcomes.append(
@@ -152,83 +215,107 @@ class IncomingMail:
     def _place(self, account: AccountId, recipient: Recipient) -> _Place:
         return _Place(account, recipient.detail if self._detail_mailboxes else "")
 
-    def _places(self, ids: Sequence[DeliveryId]) -> dict[_Place, tuple[DeliveryId, int | None]]:
-        """Where copies go, each with the id it is delivered under, and the account's quota."""
-        places: dict[_Place, tuple[DeliveryId, int | None]] = {}
-        for recipient, delivery in zip(self._recipients, ids, strict=True):
+    def _copies(self, ids: Sequence[DeliveryId]) -> dict[_Place, Copy]:
+        """Where copies go. The first of a recipient has the recipient's id."""
+        copies: dict[_Place, Copy] = {}
+        used: set[DeliveryId] = set()
+        for recipient, own in zip(self._recipients, ids, strict=True):
             quotas: tuple[int | None, ...] = recipient.quotas if isinstance(recipient, Target) else ()
             for at, account in enumerate(recipient.accounts):
-                quota = quotas[at] if at < len(quotas) else None
-                places.setdefault(self._place(account, recipient), (delivery, quota))
-        return places
+                place = self._place(account, recipient)
+                if place in copies:
+                    continue
+                id = DeliveryId.new() if own in used else own
+                used.add(id)
+                copies[place] = Copy(
+                    delivery=id,
+                    account=account,
+                    detail=place.detail,
+                    quota=quotas[at] if at < len(quotas) else None,
+                    address=recipient.address,
+                )
+        return copies
 
-    async def _deliver_all(
-        self, prepared: PreparedMessage, places: dict[_Place, tuple[DeliveryId, int | None]]
-    ) -> dict[_Place, MailRefused]:
-        """Put it everywhere, some accounts at a time; what failed."""
-        failures: dict[_Place, MailRefused] = {}
+    async def _deliver_all(self, copies: Sequence[Copy]) -> dict[DeliveryId, MailRefused]:
+        """Put it everywhere, some accounts at a time, and what that did not do into the queue; what failed."""
+        failures: dict[DeliveryId, MailRefused] = {}
+        waiting: list[Waiting] = []
         received = int(self._wall())
-        zone = time.localtime(received).tm_gmtoff // 60
+        prepared = await self._prepare()
 
-        async def deliver(place: _Place) -> None:
-            delivery, quota = places[place]
-            failure = await self._deliver(prepared, place, delivery, quota, received, zone)
-            if failure is not None:
-                failures[place] = failure
+        async def deliver(copy: Copy) -> None:
+            outcome = await self._deliver(prepared, copy, received)
+            if isinstance(outcome, Waiting):
+                waiting.append(outcome)
+            elif outcome is not None:
+                failures[copy.delivery] = outcome
+            else:
+                self._ways.counts.straight += 1
 
-        await _some_at_a_time([deliver(place) for place in places])
+        await some_at_a_time([deliver(copy) for copy in copies])
+        if waiting:
+            failures.update(await self._enqueue(waiting, received))
         return failures
 
-    async def _deliver(
-        self,
-        prepared: PreparedMessage,
-        place: _Place,
-        delivery: DeliveryId,
-        quota: int | None,
-        received: int,
-        zone: int,
-    ) -> MailRefused | None:
-        """One copy. Blobs, then the row, then the entry: a crash in between leaves nothing that can be seen."""
+    async def _prepare(self) -> PreparedMessage | None:
+        """The message, durable but in no account yet; None if the store could not take it."""
+        writer = self._writer
+        if writer is None:
+            return None
         try:
-            account = await self._accounts.open(place.account)
-            try:
-                stored = await account.store(prepared)
-                message = new_message(stored, received, zone)
-                mailbox = _mailbox(account.state, place.detail)
-                while True:
-                    intent = AddMessages(
-                        mailbox=mailbox.id, messages=(message,), delivery=delivery.octets, quota_bytes=quota
-                    )
-                    try:
-                        await account.commit(intent)
-                        return None
-                    except NoSuchMailbox:
-                        if mailbox.id == account.state.inbox.id:
-                            raise
-                        # The mailbox of that name was deleted just now. The row went with the intent that was refused.
-                        mailbox = account.state.inbox
-                        message = new_message(await account.store(prepared), received, zone)
-            finally:
-                self._accounts.release(account)
+            prepared = await self._ways.in_time(writer.finish())
+        except (StorageError, AccountError, TooSlow) as error:
+            _log.warn("the store does not take a message: {why!r}", why=error)
+            await self._give_up_writing()
+            return None
+        self._writer = None
+        return prepared
+
+    async def _deliver(
+        self, prepared: PreparedMessage | None, copy: Copy, received: int
+    ) -> MailRefused | Waiting | None:
+        """One copy, straight. None: it is there."""
+        if prepared is None or self._slow:
+            return Waiting(copy, repeated=False)
+        ways, id = self._ways, copy.delivery
+        try:
+            work = place(ways.accounts, prepared, copy, received, zone_at(received), repeated=False)
+            await ways.in_time(work)
+            return None
         except CancelledError:
             raise
+        except TooSlow:
+            self._slow = True
+            _log.warn("delivery {id} to {account}: the store is slow", id=id, account=copy.account)
         except OverQuota:
             return MailRefused(Refusal.MAILBOX_FULL)
         except OutcomeUnknown as error:
-            # It may still come to stand, so it must not be called a failure for good: the peer comes back, and has
-            # perhaps delivered twice. With a queue for inbound mail it would wait there, under the same id.
-            _log.warn("delivery {id}: the outcome is not known: {error}", id=delivery, error=error)
-            return MailRefused(Refusal.UNAVAILABLE)
-        except (AccountError, StorageError) as error:
-            _log.warn("delivery {id} to {account}: {error!r}", id=delivery, account=place.account, error=error)
+            _log.warn("delivery {id}: the outcome is not known: {error}", id=id, error=error)
+        except (AccountUnavailable, StorageError) as error:
+            _log.warn("delivery {id} to {account}: {error!r}", id=id, account=copy.account, error=error)
+        except AccountError as error:
+            _log.warn("delivery {id} to {account}: {error!r}", id=id, account=copy.account, error=error)
             return MailRefused(Refusal.UNAVAILABLE)
         except Exception:
-            _log.failure("delivery {id} to {account} failed", id=delivery, account=place.account)
+            _log.failure("delivery {id} to {account} failed", id=id, account=copy.account)
             return MailRefused(Refusal.UNAVAILABLE)
+        return Waiting(copy, repeated=True)
 
     # --- into the queue
 
-    async def _queue(self, ids: Sequence[DeliveryId]) -> MailRefused | None:
+    async def _enqueue(self, waiting: Sequence[Waiting], received: int) -> dict[DeliveryId, MailRefused]:
+        """What failed. Where there is no queue the peer keeps it, and its next try may double what is still unsettled."""
+        if self._ways.queue is None or self._spool is None:
+            return {each.copy.delivery: MailRefused(Refusal.UNAVAILABLE) for each in waiting}
+        try:
+            return dict(await self._ways.queue.put(self._spool, waiting, sender=self._sender, received=received))
+        except CancelledError:
+            raise
+        except Exception:
+            _log.failure("queueing a message failed")
+            return {each.copy.delivery: MailRefused(Refusal.UNAVAILABLE) for each in waiting}
+
+    async def _queue_remote(self, ids: Sequence[DeliveryId]) -> MailRefused | None:
         if self._outbound is None:
             return None
         targets = [
@@ -247,34 +334,3 @@ class IncomingMail:
             _log.failure("queueing a message failed")
             return MailRefused(Refusal.UNAVAILABLE)
         return None
-
-
-def _mailbox(state: AccountState, detail: str) -> Mailbox:
-    """The mailbox that is called like the sub-address, if there is one; else INBOX."""
-    named = state.by_name.get(normal_mailbox_name(detail)) if detail else None
-    return named if named is not None else state.inbox
-
-
-async def _some_at_a_time(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Run all of *work*, at most CONCURRENT at once; if it is interrupted, what runs is cancelled."""
-    if len(work) == 1:
-        return await work[0]
-    waiting = list(reversed(work))
-
-    async def one_after_the_other() -> None:
-        while waiting:
-            await waiting.pop()
-
-    running = [Deferred.fromCoroutine(one_after_the_other()) for _ in range(min(CONCURRENT, len(work)))]
-    try:
-        for each in running:
-            await each
-    except BaseException:
-        for coroutine in waiting:
-            coroutine.close()
-        waiting.clear()
-        for each in running:
-            each.addErrback(lambda failure: None)
-            each.cancel()
-        raise
-    return None

@@ -10,17 +10,21 @@ from typing import Final
 from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
-from twisted_mail.delivery.incoming import IncomingMail, Target
+from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
+from twisted_mail.delivery.limits import TooSlow
 from twisted_mail.delivery.outbound import OutboundQueue
 from twisted_mail.delivery.resolution import Resolution, Resolver
 from twisted_mail.delivery.trace import received_field, return_path_field
-from twisted_mail.services import Accounts, Envelope, Identity, Incoming, MailRefused, Recipient, Refusal
+from twisted_mail.services import Envelope, Identity, Incoming, MailRefused, Recipient, Refusal
 from twisted_mail.storage.interfaces import AccountRecord, Directory, StorageError
+from twisted_mail.values import AccountId
 
 __all__ = ["DeliverySettings", "MailIntake"]
 
 MAX_REMEMBERED: Final = 10_000
 """Addresses."""
+STALE_SECONDS: Final = 3600.0
+"""How long what an address stood for is good enough while the directory does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +56,13 @@ class MailIntake:
     def __init__(
         self,
         directory: Directory,
-        accounts: Accounts,
+        ways: Ways,
         settings: DeliverySettings,
         *,
         outbound: OutboundQueue | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._accounts = accounts
+        self._ways = ways
         self._settings = settings
         self._outbound = outbound
         self._wall = wall
@@ -93,10 +97,16 @@ class MailIntake:
     async def _resolve(self, address: str) -> Resolution:
         """A server in front sends many messages to one user: each would ask the directory two or three times."""
         recent = self._recent.get(address)
-        if recent is not None and recent[0] <= self._wall() < recent[0] + self._settings.remember_seconds:
-            return recent[1]
         began = self._wall()
-        resolution = await self._resolver.resolve(address)
+        if recent is not None and recent[0] <= began < recent[0] + self._settings.remember_seconds:
+            return recent[1]
+        try:
+            resolution = await self._resolver.resolve(address)
+        except StorageError:
+            # rather mail for who was here just now than none at all
+            if recent is not None and self._ways.queue is not None and began < recent[0] + STALE_SECONDS:
+                return recent[1]
+            raise
         if self._settings.remember_seconds and resolution.accounts:
             self._recent[address] = (began, resolution)
             self._recent.move_to_end(address)
@@ -115,23 +125,36 @@ class MailIntake:
             raise MailRefused(Refusal.NO_QUEUE)
 
     async def _check_room(self, records: tuple[AccountRecord, ...]) -> None:
+        """Raises MailRefused. Where the store does not answer, and a queue would take the mail, there is room."""
+        if not self._ways.straight:
+            return
         for record in records:
             if record.quota_bytes is None:
                 continue
-            account = await self._accounts.open(record.id)
             try:
-                if account.state.size >= record.quota_bytes:
-                    raise MailRefused(Refusal.MAILBOX_FULL)
-            finally:
-                self._accounts.release(account)
+                full = await self._ways.in_time(self._is_full(record.id, record.quota_bytes))
+            except (AccountError, StorageError, TooSlow):
+                if self._ways.queue is None:
+                    raise
+                return
+            if full:
+                raise MailRefused(Refusal.MAILBOX_FULL)
+
+    async def _is_full(self, id: AccountId, quota: int) -> bool:
+        account = await self._ways.accounts.open(id)
+        try:
+            return account.state.size >= quota
+        finally:
+            self._ways.accounts.release(account)
 
     async def begin(self, envelope: Envelope) -> Incoming:
         """See `services.Intake.begin`."""
         settings = self._settings
         remote = any(isinstance(each, Target) and each.remote for each in envelope.recipients)
         return IncomingMail(
-            self._accounts,
+            self._ways,
             envelope.recipients,
+            sender=envelope.sender,
             return_path=return_path_field(envelope.sender),
             received=received_field(
                 envelope, hostname=settings.hostname, id=uuid4().hex[:16], seconds=self._wall()

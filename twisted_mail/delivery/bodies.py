@@ -1,0 +1,153 @@
+"""Bodies of queued messages: blobs that the items hold on to; where the blob store fails, in the queue's own small store.
+
+In the blob store one body serves all items of a message. Each of them is written down as a holder (``q/`` and its id)
+before the blob gets its name, and removed after the item is gone, so a sweeper sees either the holder or no blob. The
+queue's own store knows no holders: there each item has a body of its own, with the item's id in front, which makes it
+different from every other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from twisted_mail.delivery.items import Place
+from twisted_mail.delivery.limits import TooSlow, some_at_a_time, within
+from twisted_mail.storage.interfaces import Blobs, References, StorageError, Unavailable
+from twisted_mail.values import BlobRef, DeliveryId
+
+__all__ = ["Bodies", "Body", "Octets", "holder_of"]
+
+STORE_SECONDS: Final = 60.0
+"""How long the blob store has for one body before the queue's own is asked."""
+
+Octets = Callable[[], AsyncIterator[bytes]]
+"""A message that can be read from its beginning, as often as need be."""
+
+
+def holder_of(delivery: DeliveryId) -> str:
+    """How an item is called among the holders of a blob."""
+    return f"q/{delivery}"
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Where the octets of an item are."""
+
+    place: Place
+    ref: BlobRef
+
+
+class Bodies:
+    """Keeps bodies for items, gives them out, and lets go of them."""
+
+    _log = Logger()
+
+    def __init__(
+        self, blobs: Blobs, references: References, clock: IReactorTime, *, overflow: Blobs | None = None
+    ) -> None:
+        """*overflow*: the queue's own store, bounded; it raises `Refused` when it is full."""
+        self._blobs = blobs
+        self._references = references
+        self._clock = clock
+        self._overflow = overflow
+
+    async def keep(self, octets: Octets, ids: Sequence[DeliveryId]) -> Mapping[DeliveryId, Body]:
+        """Make a message durable for the items *ids*.
+
+        Raises: StorageError; Refused among them says that there is no room; OSError if *octets* cannot be read.
+        """
+        try:
+            ref = await within(self._clock, STORE_SECONDS, self._share(octets, ids))
+            return dict.fromkeys(ids, Body("blobs", ref))
+        except (StorageError, TooSlow) as error:
+            if self._overflow is None:
+                raise error if isinstance(error, StorageError) else Unavailable("the blob store is slow") from error
+            self._log.warn("a body goes into the queue's own store: {why}", why=error)
+        return await self._keep_apart(self._overflow, octets, ids)
+
+    async def _share(self, octets: Octets, ids: Sequence[DeliveryId]) -> BlobRef:
+        held: list[BlobRef] = []
+
+        async def generation(ref: BlobRef) -> int:
+            """Hold first, then look whether that generation is on its way out: the sweeper does it the other way round."""
+            number = ref.generation
+            while True:
+                named = replace(ref, generation=number)
+                held.append(named)
+                await some_at_a_time([self._references.add(named, holder_of(id)) for id in ids])
+                lowest = await self._references.condemned(ref.hash)
+                if lowest <= number:
+                    return number
+                number = lowest
+
+        writer = self._blobs.writer()
+        try:
+            async for chunk in octets():
+                await writer.write(chunk)
+            ref = await writer.finish(generation)
+        except BaseException:
+            await self._abort(writer.abort)
+            await self._let_go(held, ids)
+            raise
+        await self._let_go(held[:-1], ids)
+        return ref
+
+    async def _keep_apart(self, store: Blobs, octets: Octets, ids: Sequence[DeliveryId]) -> Mapping[DeliveryId, Body]:
+        kept: dict[DeliveryId, Body] = {}
+        try:
+            for id in ids:
+                writer = store.writer()
+                try:
+                    await writer.write(id.octets)
+                    async for chunk in octets():
+                        await writer.write(chunk)
+                    kept[id] = Body("queue", await writer.finish())
+                except BaseException:
+                    await self._abort(writer.abort)
+                    raise
+        except BaseException:
+            for id, body in kept.items():
+                await self.forget(body, id)
+            raise
+        return kept
+
+    async def open(self, body: Body) -> AsyncIterator[bytes]:
+        """The message's octets. Raises: StorageError (NotFound, Corrupt, Unavailable)."""
+        if body.place == "blobs":
+            async for chunk in self._blobs.open(body.ref):
+                yield chunk
+            return
+        if self._overflow is None:
+            raise Unavailable("the body lies in the queue's own store, which this node does not have")
+        async for chunk in self._overflow.open(body.ref, 16):
+            yield chunk
+
+    async def forget(self, body: Body, id: DeliveryId) -> None:
+        """The item *id* is gone. What cannot be done now leaves a holder without an item, which an audit finds."""
+        try:
+            if body.place == "blobs":
+                await self._references.remove([body.ref], holder_of(id))
+            elif self._overflow is not None:
+                await self._overflow.delete(body.ref)
+        except StorageError as error:
+            self._log.warn("the body of {id} stays behind: {why}", id=id, why=error)
+
+    async def _let_go(self, refs: Sequence[BlobRef], ids: Sequence[DeliveryId]) -> None:
+        """Those that do not hold it after all. A store that fails here has failed already: once is enough to know."""
+        try:
+            for ref in refs:
+                for id in ids:
+                    await self._references.remove([ref], holder_of(id))
+        except StorageError as error:
+            self._log.warn("a body stays behind: {why}", why=error)
+
+    async def _abort(self, abort: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await abort()
+        except StorageError as error:
+            self._log.warn("what was written of a body stays behind: {why}", why=error)

@@ -1,0 +1,117 @@
+"""What happens to an item of the inbound queue whose attempt has failed.
+
+`decide` is the one place that says so. Today there are two ends: another attempt later, or held, a dead letter that an
+operator sees (`mailctl queue`) and lets go or deletes.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from twisted_mail.account.errors import OverQuota
+from twisted_mail.delivery.items import NewerVersion
+from twisted_mail.delivery.limits import TooSlow
+from twisted_mail.storage.interfaces import Corrupt, NotFound, QueueItem, StorageError
+
+__all__ = ["Again", "Failure", "Hold", "Kind", "RetrySettings", "crashes", "decide", "failure_of", "reply_text"]
+
+
+class Kind(enum.Enum):
+    """Why an attempt failed, as far as it matters for what comes next."""
+
+    UNAVAILABLE = "the store does not answer"
+    FULL = "the mailbox is full"
+    GONE = "there is no such account any more"
+    BROKEN = "it cannot be delivered as it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An attempt that failed."""
+
+    kind: Kind
+    reply: str
+    """What a peer would have been told: code, enhanced code (RFC 3463), text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """It is tried again in `delay` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """It waits for an operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrySettings:
+    """When a failed item is tried again, and how long."""
+
+    first_seconds: float = 5.0
+    most_seconds: float = 600.0
+    """While the store is down: soon after it is back, without a crowd."""
+    full_first_seconds: float = 300.0
+    full_most_seconds: float = 4 * 3600.0
+    """While the mailbox is full: its owner has to do something."""
+    expire_seconds: float = 5 * 86_400.0
+    crashes: int = 5
+    """Attempts of which nothing was heard again, or that found the item broken, before it is held."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """What *error* means for the item."""
+    match error:
+        case OverQuota():
+            return Failure(Kind.FULL, "452 4.2.2 mailbox full")
+        case Corrupt() | NotFound():
+            return Failure(Kind.BROKEN, f"451 4.3.0 the message cannot be read: {error}")
+        case NewerVersion():
+            return Failure(Kind.UNAVAILABLE, f"451 4.3.0 {error}")
+        case TooSlow():
+            return Failure(Kind.UNAVAILABLE, "451 4.3.0 the store is slow")
+        case StorageError():
+            return Failure(Kind.UNAVAILABLE, f"451 4.3.0 {error}")
+    temporary = getattr(error, "temporary", False)  # of an AccountError
+    if temporary:
+        return Failure(Kind.UNAVAILABLE, f"451 4.3.0 {error}")
+    return Failure(Kind.BROKEN, f"451 4.3.0 {type(error).__name__}: {error}")
+
+
+def decide(
+    item: QueueItem, failure: Failure, now: float, settings: RetrySettings, random: Callable[[], float]
+) -> Again | Hold:
+    """What becomes of *item* at *now* (seconds since 1970); *random* gives 0 up to 1."""
+    if failure.kind is Kind.GONE or now - item.created >= settings.expire_seconds:
+        return Hold()
+    if failure.kind is Kind.BROKEN and item.attempts >= settings.crashes:
+        return Hold()
+    full = failure.kind is Kind.FULL
+    first, most = (
+        (settings.full_first_seconds, settings.full_most_seconds)
+        if full
+        else (settings.first_seconds, settings.most_seconds)
+    )
+    delay = min(first * 2.0 ** min(max(item.attempts - 1, 0), 30), most)
+    return Again(delay * (0.75 + random() / 2))
+
+
+_ATTEMPT: Final = re.compile(r"attempt (\d+): ")
+
+
+def reply_text(item: QueueItem, text: str) -> str:
+    """What is written down of an attempt; it says which attempt that was."""
+    return f"attempt {item.attempts}: {text}"[:1000]
+
+
+def crashes(item: QueueItem) -> int:
+    """Attempts before this one, after the last that something was written down of: their workers died, or lost their
+    leases."""
+    found = _ATTEMPT.match(item.last_reply)
+    return max(item.attempts - 1 - (int(found[1]) if found else 0), 0)

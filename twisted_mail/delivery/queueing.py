@@ -1,0 +1,128 @@
+"""The way into the inbound queue: a body that is durable, then an item for each copy of the message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from twisted_mail.delivery.bodies import Bodies, Body
+from twisted_mail.delivery.counts import DeliveryCounts
+from twisted_mail.delivery.items import Copy, queue_item
+from twisted_mail.delivery.limits import TooSlow, some_at_a_time, within
+from twisted_mail.delivery.spool import Spool, SpoolFolder
+from twisted_mail.services import MailRefused, Refusal
+from twisted_mail.storage.interfaces import Queue, QueueItem, Refused, StorageError
+from twisted_mail.values import DeliveryId
+
+__all__ = ["InboundQueue", "Waiting"]
+
+PUT_SECONDS: Final = 10.0
+"""How long the queue has for one item, each time."""
+PUT_TIMES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A copy that goes into the queue."""
+
+    copy: Copy
+    repeated: bool
+    """It may stand in the account already, or come to stand there."""
+
+
+class InboundQueue:
+    """Puts messages into the queue. Until an item is durable nobody is told that its mail was taken."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        queue: Queue,
+        bodies: Bodies,
+        spools: SpoolFolder,
+        clock: IReactorTime,
+        *,
+        counts: DeliveryCounts | None = None,
+        wall: Callable[[], float] = time.time,
+        woken: Callable[[], None] = lambda: None,
+    ) -> None:
+        """*woken* is called after each item, for a worker in this process."""
+        self.queue = queue
+        self.bodies = bodies
+        self.spools = spools
+        self.counts = counts or DeliveryCounts()
+        self._clock = clock
+        self._wall = wall
+        self._woken = woken
+
+    def wake(self, woken: Callable[[], None]) -> None:
+        """Call *woken* after each item from now on."""
+        self._woken = woken
+
+    async def put(
+        self, spool: Spool, copies: Sequence[Waiting], *, sender: str, received: int
+    ) -> Mapping[DeliveryId, MailRefused]:
+        """Make each of *copies* durable; those that could not be, with what to tell the peer."""
+        ids = [waiting.copy.delivery for waiting in copies]
+        try:
+            kept = await self.bodies.keep(spool.chunks, ids)
+        except (StorageError, OSError) as error:
+            self._log.warn("no body for {n} queued deliveries: {why}", n=len(ids), why=error)
+            return dict.fromkeys(ids, _refusal(error))
+        failures: dict[DeliveryId, MailRefused] = {}
+
+        async def one(waiting: Waiting) -> None:
+            failure = await self._put(waiting, kept[waiting.copy.delivery], sender, received)
+            if failure is None:
+                self.counts.queued += 1
+                self._woken()
+            else:
+                failures[waiting.copy.delivery] = failure
+
+        await some_at_a_time([one(waiting) for waiting in copies])
+        return failures
+
+    async def _put(self, waiting: Waiting, body: Body, sender: str, received: int) -> MailRefused | None:
+        """One item. After an unknown outcome it is put again: an id is put once, however often it is tried."""
+        id = waiting.copy.delivery
+        try:
+            item = queue_item(
+                waiting.copy,
+                body.ref,
+                sender=sender,
+                received=received,
+                repeated=waiting.repeated,
+                place=body.place,
+                created=self._wall(),
+            )
+        except ValueError as error:
+            self._log.error("delivery {id} cannot be queued: {why}", id=id, why=error)
+            await self.bodies.forget(body, id)
+            return MailRefused(Refusal.UNAVAILABLE)
+        certain = True
+        failure: Exception
+        for _ in range(PUT_TIMES):
+            try:
+                await within(self._clock, PUT_SECONDS, self._put_item(item))
+                return None
+            except Refused as error:
+                failure = error
+                break
+            except (StorageError, TooSlow) as error:
+                failure, certain = error, False
+        self._log.warn("delivery {id} cannot be queued: {why!r}", id=id, why=failure)
+        if certain:  # else the item may be there all the same, and its body must be too
+            await self.bodies.forget(body, id)
+        return _refusal(failure)
+
+    async def _put_item(self, item: QueueItem) -> None:
+        await self.queue.put(item)
+
+
+def _refusal(error: Exception) -> MailRefused:
+    return MailRefused(Refusal.NO_ROOM if isinstance(error, Refused) else Refusal.UNAVAILABLE)
