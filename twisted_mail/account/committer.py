@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.account.apply import apply
@@ -29,12 +29,15 @@ from twisted_mail.account.checkpoint import (
 from twisted_mail.account.entries import Entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
 from twisted_mail.account.following import FollowedAccount
+from twisted_mail.account.homes import NotHome
 from twisted_mail.account.intents import Intent, Scope
 from twisted_mail.account.rows import octets_of
+from twisted_mail.account.sending import Sender
 from twisted_mail.account.state import DAY_SECONDS
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.storage.interfaces import (
     Conflict,
+    MessageRow,
     NewEntry,
     StorageError,
     Trimmed,
@@ -64,6 +67,7 @@ class OpenAccount(FollowedAccount):
 
     def __init__(self, service: AccountService, account: AccountId) -> None:
         super().__init__(service, account)
+        self._sender = Sender(self, service.forwarding, service.clock)
         self._queue: deque[Waiting] = deque()
         self._running = False
         self._known_deliveries: tuple[ModSeq, set[bytes]] | None = None
@@ -72,24 +76,56 @@ class OpenAccount(FollowedAccount):
     @property
     def busy(self) -> bool:
         """Whether something is in flight or watched."""
-        return self._running or self._refreshing or bool(self._queue or self._watchers)
+        return self._running or self._refreshing or bool(self._queue or self._watchers or self._sender.under_way)
 
     # --- committing
 
     async def commit(self, intent: Intent[R]) -> R:
-        """Run *intent* on the newest state and make its entry durable; see `services.Account`."""
+        """Run *intent* on the newest state and make its entry durable; see `services.Account`.
+
+        The entry is written by this node, or by another one (`sending`): where the account is not at home here, or
+        where a delivery had better go out in company.
+        """
+        result: R = await self._commit(Waiting(intent, self._rows_of(intent)))
+        return result
+
+    async def commit_here(self, intent: Intent[R], since: ModSeq) -> R:
+        """The same for an *intent* that another node forwarded when it knew the log up to *since*. Raises NotHome too."""
+        result: R = await self._commit(Waiting(intent, self._rows_of(intent), here=True, since=since))
+        return result
+
+    def _rows_of(self, intent: Intent[R]) -> list[MessageRow]:
+        return [row for id in intent.new_rows() if (row := self._unwritten.pop(id, None))]
+
+    async def _commit(self, waiting: Waiting) -> Any:
         if self._closed:
             raise AccountUnavailable("the account has been closed")
-        if len(self._queue) >= MAX_WAITING:
+        if len(self._queue) + self._sender.under_way >= MAX_WAITING:
             raise AccountUnavailable("too many changes of this account are waiting")
-        waiting = Waiting(intent, [row for id in intent.new_rows() if (row := self._unwritten.pop(id, None))])
         waiting.timer = self._service.clock.callLater(self._service.settings.commit_seconds, self._too_late, waiting)
+        home = self.elsewhere()
+        if home is not None and not waiting.here:
+            self._sender.home(waiting, home)
+        elif self._sender.wants(waiting):
+            self._sender.to_owner(waiting)
+        else:
+            self.enqueue(waiting)
+        return await waiting.done
+
+    def enqueue(self, waiting: Waiting) -> None:
+        """Have *waiting* committed by this node; nothing if nobody waits for it any more."""
+        if waiting.done.called:
+            return
         self._queue.append(waiting)
         if not self._running:
             self._running = True
             Deferred.fromCoroutine(self._run()).addErrback(self._broken)
-        result: R = await waiting.done
-        return result
+
+    async def write_rows(self, waiting: Waiting) -> None:
+        """Write the rows that were to go with its entry: another node will write that. Raises StorageError."""
+        if waiting.rows:
+            await self._service.store.put(self._id, waiting.rows)
+            waiting.rows = []
 
     def _too_late(self, waiting: Waiting) -> None:
         if waiting.proposed:
@@ -105,7 +141,7 @@ class OpenAccount(FollowedAccount):
         self._running = False
         while self._queue:
             self._queue.popleft().fail(AccountUnavailable("internal error"))
-        self._now_quiet()
+        self.now_quiet()
 
     async def _run(self) -> None:
         attempt = 0
@@ -135,10 +171,10 @@ class OpenAccount(FollowedAccount):
                 self._notify()
             attempt = attempt + 1 if again else 0
             if attempt > 1:
-                await self._sleep(min(0.005 * 2**attempt, 1.0) * (0.5 + random.random()))
+                await self.sleep(min(0.005 * 2**attempt, 1.0) * (0.5 + random.random()))
             await self._checkpoint_if_due()
         self._running = False
-        self._now_quiet()
+        self.now_quiet()
 
     def _take_group(self) -> list[Waiting]:
         """The longest prefix of the queue whose scopes do not meet; empty where all have given up waiting."""
@@ -157,6 +193,15 @@ class OpenAccount(FollowedAccount):
     async def _commit_group(self, group: list[Waiting]) -> list[Waiting]:
         """Run, append, apply, answer. Returns those that must run again on a newer state."""
         await self._prepare(group)
+        home = self.elsewhere()
+        if home is not None:
+            # it has moved: nothing may follow that entry from here
+            for waiting in group:
+                if waiting.here:
+                    waiting.fail(NotHome(home))
+                elif not waiting.done.called:
+                    self._sender.home(waiting, home)
+            return []
         proposals: list[Waiting] = []
         settled: list[tuple[Waiting, Refused | None]] = []
         for waiting in group:
@@ -201,7 +246,11 @@ class OpenAccount(FollowedAccount):
                     if mailbox is not None and mailbox.columns is None:
                         await self._load_columns(mailbox)
         for waiting in group:
-            delivery = waiting.intent.asks_for_delivery()
+            intent: Intent[Any] = waiting.intent
+            if waiting.since is not None and waiting.since < self._base:
+                # a checkpoint came between: an earlier attempt of it may be below that
+                intent = waiting.intent.again() or waiting.intent
+            delivery = intent.asks_for_delivery()
             if delivery is not None and delivery not in self._state.delivered:
                 if delivery in await self._older_deliveries():
                     self._state.delivered[delivery] = (0, 0)  # found in a checkpoint: no change, and not written again
@@ -235,6 +284,7 @@ class OpenAccount(FollowedAccount):
             else:
                 await self._service.log.append(self._id, expected, encoded)
         except Conflict:
+            self._sender.met_conflict()
             # ours may have come to stand by a retry inside the store: the ids in the tail say so
             if await self._patiently(lambda: self._tail_holds(encoded, expected)):
                 self._answer(proposals, entries, encoded, expected)
@@ -259,6 +309,8 @@ class OpenAccount(FollowedAccount):
                     waiting.proposed = False
                 await self._patiently(self._catch_up)
                 return True
+        if self._came_home and expected == self._came_home:
+            await self._patiently(lambda: self._confirm(expected, encoded))
         self._answer(proposals, entries, encoded, expected)
         return False
 
@@ -278,6 +330,19 @@ class OpenAccount(FollowedAccount):
                 waiting.fail(error)
                 self._log.failure("the result of {cause} failed", cause=waiting.intent.cause)
         self._service.bus.publish(self._id, self._state.modseq)
+
+    async def _confirm(self, expected: ModSeq, encoded: list[NewEntry]) -> None:
+        """The first append of a new home: whether the head shows it.
+
+        What stands beneath was written by the other data centre's clocks. Were ours behind them, the new head would be
+        taken for the older one, and the next append would come into the same places. So it is written again, the same
+        entries, until the clocks have gone past each other. Raises Unavailable.
+        """
+        if await self._service.log.head(self._id) >= expected + len(encoded):
+            return
+        with suppress(Conflict):  # it has come to be seen meanwhile
+            await self._service.log.append(self._id, expected, encoded)
+        raise Unavailable("the head does not show what was appended")
 
     async def _tail_holds(self, encoded: list[NewEntry], expected: ModSeq) -> bool:
         """After a conflict: whether our entries stand right above *expected* after all. Reads and applies the rest."""
@@ -305,11 +370,8 @@ class OpenAccount(FollowedAccount):
             try:
                 return await ask()
             except Unavailable:
-                await self._sleep(wait * (0.5 + random.random()))
+                await self.sleep(wait * (0.5 + random.random()))
                 wait = min(wait * 2, 2.0)
-
-    def _sleep(self, seconds: float) -> Deferred[None]:
-        return deferLater(self._service.clock, seconds, lambda: None)
 
     # --- checkpoints
 
@@ -317,6 +379,8 @@ class OpenAccount(FollowedAccount):
         settings = self._service.settings
         if self._tail_entries < settings.checkpoint_entries and self._tail_bytes < settings.checkpoint_bytes:
             return
+        if self.elsewhere() is not None:
+            return  # its pointer is moved by compare-and-set too, which agrees in the home only
         await self._lock.acquire()
         try:
             await self._checkpoint()
@@ -327,7 +391,10 @@ class OpenAccount(FollowedAccount):
             self._lock.release()
 
     async def checkpoint(self) -> None:
-        """Make a checkpoint now, if anything changed since the last one. Raises StorageError."""
+        """Make a checkpoint now, if anything changed since the last one. Raises StorageError, NotHome."""
+        home = self.elsewhere()
+        if home is not None:
+            raise NotHome(home)
         await self._lock.acquire()
         try:
             if self._state.modseq > self._base:
@@ -370,12 +437,13 @@ class OpenAccount(FollowedAccount):
 
     async def quiet(self) -> None:
         """Until nothing is in flight."""
-        if self._running:
+        while self._running or self._sender.under_way:
             waiting: Deferred[None] = Deferred()
             self._quiet.append(waiting)
             await waiting
 
-    def _now_quiet(self) -> None:
+    def now_quiet(self) -> None:
+        """Something is not in flight any more."""
         quiet, self._quiet = self._quiet, []
         for waiting in quiet:
             waiting.callback(None)

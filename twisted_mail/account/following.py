@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.account.apply import Applied, apply, apply_to_columns
 from twisted_mail.account.checkpoint import HEAD, column_chunks, decode_columns, decode_head
 from twisted_mail.account.columns import Columns
-from twisted_mail.account.entries import Entry, decode_entry
+from twisted_mail.account.entries import Entry, SettingChanged, decode_entry
 from twisted_mail.account.errors import AccountUnavailable
+from twisted_mail.account.intents import HOME_SETTING
 from twisted_mail.account.rows import AccountRows
 from twisted_mail.account.state import AccountState, Mailbox
-from twisted_mail.storage.interfaces import Checkpoint, StorageError, Trimmed
+from twisted_mail.storage.interfaces import Checkpoint, StorageError, Trimmed, Unavailable
 from twisted_mail.values import AccountId, EntryId, ModSeq
 
 if TYPE_CHECKING:
     from twisted_mail.account.service import AccountService
 
-__all__ = ["FollowedAccount"]
+__all__ = ["FOLLOW_SECONDS", "FollowedAccount"]
+
+FOLLOW_SECONDS: Final = 5.0
+"""How long an answer waits until this node sees what another one has written for it."""
 
 
 class FollowedAccount(AccountRows):
@@ -41,6 +47,30 @@ class FollowedAccount(AccountRows):
         self._tail_entries = 0
         self._tail_bytes = 0
         self._closed = False
+        self._recorded_home = ""
+        self._came_home = 0
+        """The newest entry seen that moved the account."""
+
+    # --- its home
+
+    @property
+    def here(self) -> str:
+        """This node's data centre; empty where there is only one."""
+        return self._service.datacenter
+
+    @property
+    def home(self) -> str:
+        """The data centre whose nodes append: as the log says, before that as the directory says; empty: any."""
+        return self._state.settings.get(HOME_SETTING, "") or self._recorded_home
+
+    def elsewhere(self) -> str | None:
+        """The account's home, if that is another data centre than this node's."""
+        home = self.home
+        return home if self.here and home and home != self.here else None
+
+    def recorded(self, home: str) -> None:
+        """The directory says where the account is at home; good until its log says so."""
+        self._recorded_home = home
 
     # --- loading
 
@@ -71,6 +101,9 @@ class FollowedAccount(AccountRows):
         while True:
             entries = await self._service.log.read(self._id, self._state.modseq, 4096)
             for entry in entries:
+                if entry.modseq != self._state.modseq + 1:
+                    # another data centre's entries arrive in any order
+                    raise Unavailable(f"entry {self._state.modseq + 1} has not arrived yet")
                 self._apply(entry.modseq, decode_entry(entry.data), len(entry.data))
                 ids.append(entry.id)
             if len(entries) < 4096:
@@ -79,6 +112,8 @@ class FollowedAccount(AccountRows):
     def _apply(self, modseq: ModSeq, entry: Entry, size: int) -> Applied:
         self._tail_entries += 1
         self._tail_bytes += size
+        if any(isinstance(change, SettingChanged) and change.name == HOME_SETTING for change in entry.changes):
+            self._came_home = int(modseq)
         return apply(self._state, modseq, entry)
 
     async def _reload(self) -> None:
@@ -150,6 +185,23 @@ class FollowedAccount(AccountRows):
         if self._state.modseq != before:
             self._notify()
         return self._state.modseq
+
+    async def reach(self, modseq: ModSeq) -> None:
+        """Read on until *modseq* is applied, for at most `FOLLOW_SECONDS`: it is known to stand, if not seen here yet."""
+        clock = self._service.clock
+        ends = clock.seconds() + FOLLOW_SECONDS
+        wait = 0.005
+        while True:
+            with suppress(AccountUnavailable):
+                await self.refresh()
+            if self._state.modseq >= modseq or clock.seconds() >= ends:
+                return
+            await self.sleep(wait)
+            wait = min(wait * 2, 0.25)
+
+    def sleep(self, seconds: float) -> Deferred[None]:
+        """On the service's clock."""
+        return deferLater(self._service.clock, seconds, lambda: None)
 
     async def _catch_up(self) -> list[EntryId]:
         if await self._service.log.head(self._id) == self._state.modseq:

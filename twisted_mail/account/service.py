@@ -16,10 +16,24 @@ from twisted.python.failure import Failure
 from twisted_mail.account.committer import OpenAccount
 from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.following import FollowedAccount
+from twisted_mail.account.forwarding import Forwarding
+from twisted_mail.account.homes import HOME_SETTING, ClaimHome, recorded_home
 from twisted_mail.account.messages import MessageStore, Writer
+from twisted_mail.account.state import INBOX
 from twisted_mail.account.tree import Initialise, NewMailbox
 from twisted_mail.services import Account, Exclusive
-from twisted_mail.storage.interfaces import AccountLog, AppendsRows, Blobs, Bus, Leases, Messages, StorageError
+from twisted_mail.storage.interfaces import (
+    AccountLog,
+    AppendsRows,
+    Blobs,
+    Bus,
+    Directory,
+    Leases,
+    Members,
+    Messages,
+    References,
+    StorageError,
+)
 from twisted_mail.values import AccountId, MailboxId
 
 __all__ = ["DEFAULT_MAILBOXES", "AccountService", "AccountSettings"]
@@ -68,19 +82,30 @@ class AccountService:
         leases: Leases,
         bus: Bus,
         clock: Any,
+        references: References | None = None,
         settings: AccountSettings | None = None,
         wall: Callable[[], float] = time.time,
+        members: Members | None = None,
+        node: str = "",
+        datacenter: str = "",
+        directory: Directory | None = None,
     ) -> None:
+        # members, node: to whom intents are forwarded, and who this is among them (None: to nobody).
+        # datacenter: where this node is; empty: there is only one, and no rule about homes.
+        # directory: what says where accounts that have no log yet are at home.
         # clock provides IReactorTime; Any, since zope interfaces are no types to mypy's callers without its plugin
         self.settings = settings or AccountSettings()
         self.clock = clock
         self.wall = wall
-        self.store = MessageStore(messages, blobs)
+        self.store = MessageStore(messages, blobs, references)
         self.log = log
         able: Any = log
         self.appends_rows: AppendsRows | None = able if getattr(log, "messages", None) is messages else None
         """The log, where it writes rows into the same store together with entries."""
         self.bus = bus
+        self.datacenter = datacenter
+        self.forwarding = None if members is None else Forwarding(self, members, node, datacenter)
+        self._directory = directory
         self._leases = leases
         self._open: dict[AccountId, OpenAccount] = {}
         self._users: dict[AccountId, int] = {}
@@ -92,7 +117,7 @@ class AccountService:
 
     # --- services.Accounts
 
-    async def open(self, account: AccountId) -> Account:
+    async def open(self, account: AccountId) -> OpenAccount:
         """The account, with its INBOX and default mailboxes. Raises AccountUnavailable."""
         self._users[account] = self._users.get(account, 0) + 1
         try:
@@ -114,10 +139,18 @@ class AccountService:
         try:
             opened = OpenAccount(self, account)
             await opened.load()
-            if "INBOX" not in opened.state.by_name:
+            if self.datacenter and not opened.home:
+                opened.recorded(await recorded_home(self._directory, account, self.datacenter))
+            if INBOX not in opened.state.by_name:
                 wanted = self.settings.default_mailboxes
                 ids = tuple(MailboxId.new() for _ in wanted)
-                await opened.commit(Initialise(mailboxes=wanted, ids=ids, uid_validity=int(self.wall())))
+                await opened.commit(
+                    Initialise(mailboxes=wanted, ids=ids, uid_validity=int(self.wall()), home=self.datacenter)
+                )
+                if INBOX not in opened.state.by_name:
+                    raise AccountUnavailable("the account has not arrived in this data centre yet")
+            elif self.datacenter and not opened.state.settings.get(HOME_SETTING) and opened.elsewhere() is None:
+                await opened.commit(ClaimHome(home=self.datacenter))
             self._open[account] = opened  # only now: nobody gets an account without INBOX
         except StorageError as error:
             raise AccountUnavailable("the account cannot be read") from error
@@ -151,15 +184,21 @@ class AccountService:
             del self._idle[account]
             self._open.pop(account).close()
 
-    def writer(self) -> Writer:
-        """A place for the octets of a message that is coming in."""
-        return self.store.writer()
+    def writer(self, account: AccountId | None = None) -> Writer:
+        """A place for the octets of a message that is coming in, for *account* (first) if that is known."""
+        return self.store.writer(account)
 
     async def lock(self, account: AccountId, purpose: str) -> Exclusive | None:
         """Take the account for *purpose* alone, over all nodes; None if another has it."""
         name, ttl = f"{purpose}:{account}", self.settings.lock_seconds
         number = await self._leases.acquire(name, ttl)
         return None if number is None else _Lock(self._leases, self.clock, name, number, ttl)
+
+    async def serve(self, account: AccountId, request: bytes) -> bytes:
+        """Carry out here what another node forwarded (`Members.join`); whatever comes of it is in the answer."""
+        if self.forwarding is None:
+            raise RuntimeError("this node takes no part in forwarding")
+        return await self.forwarding.serve(account, request)
 
     # --- watching
 

@@ -6,8 +6,10 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
+from twisted_mail.account.errors import AccountError, NoSuchMailbox, OutcomeUnknown
 from twisted_mail.account.intents import Intent, Plan
 from twisted_mail.storage.interfaces import MessageRow
+from twisted_mail.values import ModSeq
 
 __all__ = ["Waiting"]
 
@@ -15,31 +17,46 @@ __all__ = ["Waiting"]
 class Waiting:
     """An intent in the queue, and who waits for it."""
 
-    __slots__ = ("done", "intent", "plan", "proposed", "rows", "timer")
+    __slots__ = ("done", "here", "intent", "plan", "proposed", "rows", "since", "timer", "unsettled")
 
-    def __init__(self, intent: Intent[Any], rows: list[MessageRow]) -> None:
+    def __init__(
+        self, intent: Intent[Any], rows: list[MessageRow], *, here: bool = False, since: ModSeq | None = None
+    ) -> None:
         self.intent = intent
         self.rows = rows
         """Message rows that are to be written with its entry."""
+        self.here = here
+        """Another node forwarded it: it must not be forwarded again."""
+        self.since = since
+        """For such a one: where the account stood when it was first sent."""
         self.plan = Plan()
         self.proposed = False
+        """An attempt to make it stand is under way."""
+        self.unsettled = False
+        """An attempt was made of which it is not known whether it will come to stand."""
         self.timer: Any = None
         self.done: Deferred[Any] = Deferred(self._cancelled)
 
     def _cancelled(self, done: Deferred[Any]) -> None:
         """Whoever waited has gone; an intent that was proposed goes on without it."""
-        self._stop_timer()
+        self.stop_timer()
 
     def succeed(self, value: Any) -> None:
-        self._stop_timer()
+        self.stop_timer()
         if not self.done.called:
             self.done.callback(value)
 
     def fail(self, error: BaseException) -> None:
-        self._stop_timer()
+        """*error*, unless it says that nothing was written while an earlier attempt may still come to stand.
+
+        A mailbox that is gone is gone for the other attempt too.
+        """
+        self.stop_timer()
+        if self.unsettled and isinstance(error, AccountError) and not isinstance(error, NoSuchMailbox | OutcomeUnknown):
+            error = OutcomeUnknown("the change could not be confirmed")
         if not self.done.called:
             self.done.errback(error)
 
-    def _stop_timer(self) -> None:
+    def stop_timer(self) -> None:
         if self.timer is not None and self.timer.active():
             self.timer.cancel()

@@ -1,0 +1,209 @@
+"""The asking end of forwarding, for one account: what is sent to another node, and what becomes of its answers.
+
+Two ways, with different endings. A delivery that was sent to the account's *owner* in this data centre may always be
+committed here instead: as it is if it was never sent, and looked up first if the outcome is unknown. What was sent
+*home*, to another data centre, is never committed here: until it was sent, the store is `AccountUnavailable`; what was
+sent and not answered is tried again if it can be (deliveries), and ends in `OutcomeUnknown` if it cannot.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown
+from twisted_mail.account.forwarding import (
+    CONTENTION_SECONDS,
+    Answer,
+    Done,
+    Elsewhere,
+    Forwarding,
+    NotDone,
+    NotUnderstood,
+    TooLarge,
+    TurnedDown,
+    decode_result,
+    refusal_of,
+)
+from twisted_mail.account.waiting import Waiting
+from twisted_mail.storage.interfaces import Refused as StoreRefused
+from twisted_mail.storage.interfaces import StorageError, Unavailable
+from twisted_mail.values import ModSeq
+
+if TYPE_CHECKING:
+    from twisted_mail.account.committer import OpenAccount
+
+__all__ = ["UNSENT_SECONDS", "Sender"]
+
+UNSENT_SECONDS: Final = 4.0
+"""After so long without a node of the home that takes it, an intent ends in `AccountUnavailable`."""
+
+
+class Sender:
+    """Sends the intents of one account to other nodes."""
+
+    _log = Logger()
+
+    def __init__(self, account: OpenAccount, forwarding: Forwarding | None, clock: Any) -> None:
+        # clock provides IReactorTime; Any, since zope interfaces are no types to mypy's callers without its plugin
+        self._account = account
+        self._forwarding = forwarding
+        self._clock = clock
+        self._contended_until = 0.0
+        self._known = ModSeq(0)
+        self.under_way = 0
+        """Intents that were sent and not answered yet."""
+
+    # --- to the owner, in this data centre
+
+    def met_conflict(self) -> None:
+        """Somebody else appends to this account at the same time."""
+        self._contended_until = self._clock.seconds() + CONTENTION_SECONDS
+
+    def wants(self, waiting: Waiting) -> bool:
+        """Whether *waiting* is a delivery that had better be committed in company."""
+        return (
+            self._clock.seconds() < self._contended_until
+            and self._forwarding is not None
+            and not waiting.here
+            and not waiting.unsettled
+            and waiting.intent.again() is not None
+        )
+
+    def to_owner(self, waiting: Waiting) -> None:
+        """Send it to the owner, or commit it here if that does not work out."""
+        self._start(waiting, self._to_owner(waiting))
+
+    async def _to_owner(self, waiting: Waiting) -> None:
+        forwarding = self._forwarding
+        account = self._account
+        answer: Answer | None = None
+        if forwarding is not None and await forwarding.owner_elsewhere(account.id):
+            await account.write_rows(waiting)
+            waiting.proposed = True
+            try:
+                answer = await forwarding.ask(account.id, waiting.intent, self._since(), forwarding.datacenter or None)
+            except StoreRefused:
+                pass
+            except Unavailable as error:
+                answer = NotDone(unknown=True, text=str(error))
+        match answer:
+            case Done():
+                self._learn(answer.modseq)
+                waiting.succeed(decode_result(waiting.intent, answer.result))
+                return
+            case TurnedDown():
+                self._learn(answer.modseq, ours=False)
+                waiting.fail(refusal_of(answer))
+                return
+            case NotDone(unknown=True):
+                waiting.unsettled = True
+                waiting.intent = waiting.intent.again() or waiting.intent
+        if not isinstance(answer, Elsewhere):
+            self._contended_until = 0.0  # that way leads nowhere: not again before the next conflict
+        waiting.proposed = False
+        account.enqueue(waiting)
+
+    def _since(self) -> int:
+        return max(self._account.state.modseq, self._known)
+
+    def _learn(self, modseq: int, *, ours: bool = True) -> None:
+        """The account stood at *modseq*; if that is more than our own entries, others still append to it."""
+        if modseq > self._since() + self.under_way * ours:
+            self.met_conflict()
+        self._known = ModSeq(max(modseq, self._known))
+
+    # --- home, to another data centre
+
+    def home(self, waiting: Waiting, home: str) -> None:
+        """Send it to a node of *home*."""
+        self._start(waiting, self._to_home(waiting, home))
+
+    async def _to_home(self, waiting: Waiting, home: str) -> None:
+        account = self._account
+        if self._forwarding is None:
+            waiting.fail(AccountUnavailable(f"the account is at home in {home}, and no node there is known"))
+            return
+        await account.write_rows(waiting)
+        ends = self._clock.seconds() + UNSENT_SECONDS
+        wait = 0.05
+        moved = 0
+        while not waiting.done.called:
+            waiting.proposed = True
+            answer = await self._ask_home(waiting, home)
+            match answer:
+                case Done():
+                    waiting.stop_timer()
+                    await account.reach(ModSeq(answer.modseq))
+                    waiting.succeed(decode_result(waiting.intent, answer.result))
+                    return
+                case TurnedDown():
+                    waiting.stop_timer()
+                    await account.reach(ModSeq(answer.modseq))
+                    waiting.fail(refusal_of(answer))
+                    return
+                case Elsewhere() if moved < 3:
+                    moved += 1
+                    home = answer.home
+                    if home == account.here:
+                        # it has come to us; what the old home wrote is on its way
+                        waiting.proposed = False
+                        await account.reach(ModSeq(answer.modseq))
+                        if account.elsewhere() is None:
+                            account.enqueue(waiting)
+                        else:
+                            waiting.fail(AccountUnavailable("the account is moving here"))
+                        return
+                    continue
+                case NotDone(unknown=True):
+                    again = waiting.intent.again()
+                    if again is None:
+                        waiting.unsettled = True
+                        waiting.fail(OutcomeUnknown("the change was sent to the account's home, and is not confirmed"))
+                        return
+                    waiting.unsettled, waiting.intent = True, again
+                case NotUnderstood() | Elsewhere():
+                    waiting.fail(AccountUnavailable("the account's home does not take changes from here"))
+                    return
+                case _:
+                    if self._clock.seconds() >= ends:
+                        waiting.fail(AccountUnavailable(f"no node of the account's home {home} takes the change"))
+                        return
+                    waiting.proposed = waiting.unsettled
+            await account.sleep(wait * (0.5 + random.random()))
+            wait = min(wait * 2, 1.0)
+
+    async def _ask_home(self, waiting: Waiting, home: str) -> Answer:
+        if self._forwarding is None:
+            raise RuntimeError("there is nobody to ask")
+        try:
+            return await self._forwarding.ask(self._account.id, waiting.intent, self._since(), home)
+        except TooLarge as error:
+            return NotUnderstood(str(error))
+        except StoreRefused as error:
+            return NotDone(unknown=False, text=str(error))
+        except Unavailable as error:
+            return NotDone(unknown=True, text=str(error))
+
+    # --- both
+
+    def _start(self, waiting: Waiting, work: Any) -> None:
+        """*work* (a coroutine) settles *waiting*, or puts it into the account's queue."""
+        self.under_way += 1
+
+        def failed(failure: Any) -> None:
+            if failure.check(StorageError):
+                waiting.fail(AccountUnavailable("the message could not be stored"))
+                return
+            self._log.failure("forwarding {cause} failed", failure, cause=waiting.intent.cause)
+            waiting.unsettled = waiting.unsettled or waiting.proposed
+            waiting.fail(AccountUnavailable("internal error"))
+
+        def ended(result: object) -> None:
+            self.under_way -= 1
+            self._account.now_quiet()
+
+        Deferred.fromCoroutine(work).addErrback(failed).addBoth(ended)
