@@ -336,8 +336,9 @@ class Accounts(Protocol):
     def release(self, account: Account) -> None:
         """The opener is done with it (the state may be evicted when nobody has it open)."""
 
-    def writer(self) -> MessageWriter:
-        """A place for the octets of a message that is coming in."""
+    def writer(self, account: AccountId | None = None) -> MessageWriter:
+        """A place for the octets of a message that is coming in. For *account*, if it is known who (first) gets it: its
+        row then holds the blobs from the moment they are stored."""
 
     async def lock(self, account: AccountId, purpose: str) -> Exclusive | None:
         """Take the account for *purpose* alone (POP3, RFC 1939 section 8), over all nodes; None if another has it."""

@@ -10,7 +10,9 @@ from tests.account.house import House, now, put
 from tests.mime.generate import generate
 from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.intents import AddMessages, new_message
-from twisted_mail.account.messages import INLINE_BYTES, decode_facts, runs_of
+from twisted_mail.account.manifests import runs_of
+from twisted_mail.account.messages import decode_facts
+from twisted_mail.account.splitting import INLINE_BYTES
 from twisted_mail.services import Account
 from twisted_mail.storage.interfaces import Corrupt, NotFound, Refused
 from twisted_mail.values import MessageId, MessageKey

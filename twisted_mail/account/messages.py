@@ -1,30 +1,30 @@
-"""Messages: taken in as a stream, parsed in the same pass, kept as a row of rendered columns and, where large, a blob.
+"""Messages: taken in as a stream, parsed in the same pass, kept as a row of rendered columns and, where large, blobs.
 
-The manifest says how the octets are put together again: runs of the header cell, of the inline cell, of blobs. What
+The manifest says how the octets are put together again (see `manifests`; what goes where: `splitting`). What
 protocols ask for in bulk (common header fields, ENVELOPE, BODYSTRUCTURE, preview, folded text) is rendered here, once.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from twisted_mail.mime import MessageParser, ParsedMessage, common_header, encode_layout
+from twisted_mail.account.manifests import Run, assemble, encode_runs, refs_of
+from twisted_mail.account.references import Claims, hold, message_holder
+from twisted_mail.account.splitting import INLINE_BYTES, Splitter
+from twisted_mail.mime import MessageParser, ParsedMessage, Part, common_header, encode_layout
 from twisted_mail.services import StoredMessage
-from twisted_mail.storage.interfaces import Blobs, BlobWriter, Corrupt, MessageRow, Messages, NotFound
+from twisted_mail.storage.interfaces import Blobs, MessageRow, Messages, NotFound, References
 from twisted_mail.values import AccountId, BlobRef, MessageId, MessageKey
 
-__all__ = ["INLINE_BYTES", "OCTET_COLUMNS", "Facts", "MessageStore", "Prepared", "Writer", "decode_facts", "runs_of"]
+__all__ = ["OCTET_COLUMNS", "Facts", "MessageStore", "Prepared", "ReadAhead", "Writer", "decode_facts"]
 
-INLINE_BYTES: Final = 64 * 1024
-"""A message up to this size lies whole in its row; of a larger one the first octets do, and the rest is a blob."""
 OCTET_COLUMNS: Final = ("header", "inline", "manifest")
 """The columns from which the octets are put together."""
 READ_AHEAD: Final = 32
 """Messages whose rows (each at most some 64 KiB, compressed in the store) are read at once."""
-_CHUNK: Final = 64 * 1024
 
 
 class Facts(msgspec.Struct, frozen=True, array_like=True):
@@ -47,84 +47,112 @@ def decode_facts(cell: bytes) -> Facts:
     return _facts_decoder.decode(cell) if cell else Facts()
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True):
-    """A run of a message's octets: where they lie, from which offset, how many."""
-
-    place: Literal["header", "inline", "blob"]
-    start: int
-    length: int
-    hash: str = ""
-    size: int = 0
-
-
-_manifest_decoder = msgspec.msgpack.Decoder(tuple[Run, ...])
-
-
-def runs_of(manifest: bytes) -> tuple[Run, ...]:
-    """The ``manifest`` cell. Raises Corrupt."""
-    try:
-        return _manifest_decoder.decode(manifest)
-    except msgspec.MsgspecError as error:
-        raise Corrupt("malformed message manifest") from error
-
-
 class Prepared:
     """Implements `services.PreparedMessage`: cells ready to be put into any account."""
 
-    __slots__ = ("cells", "sent_days", "size")
+    __slots__ = ("account", "cells", "first", "refs", "sent_days", "size")
 
-    def __init__(self, cells: dict[str, bytes], size: int, sent_days: int | None) -> None:
+    def __init__(
+        self,
+        cells: dict[str, bytes],
+        size: int,
+        sent_days: int | None,
+        refs: tuple[BlobRef, ...] = (),
+        account: AccountId | None = None,
+        first: MessageId | None = None,
+    ) -> None:
         self.cells = cells
         self.size = size
         self.sent_days = sent_days
+        self.refs = refs
+        """The blobs that it lies in."""
+        self.account = account
+        self.first = first
+        """The id of its first row, in `account`, which holds the blobs already; None once it was given."""
+
+    def take_first(self, account: AccountId) -> MessageId | None:
+        """The id that holds the blobs, if the row is to be in *account* and is the first."""
+        if account != self.account:
+            return None
+        first, self.first = self.first, None
+        return first
 
 
 class Writer:
-    """Implements `services.MessageWriter`."""
+    """Implements `services.MessageWriter`. What it stores is held by the row to be in *account*, if that is known."""
 
-    def __init__(self, blobs: Blobs) -> None:
-        self._blobs = blobs
+    def __init__(self, blobs: Blobs, references: References | None = None, account: AccountId | None = None) -> None:
+        self._account = account
+        self._first = None if account is None else MessageId.new()
+        holder = None if account is None or self._first is None else message_holder(account, self._first)
+        self._claims = Claims(references, holder)
         self._parser = MessageParser()
-        self._inline = bytearray()
-        self._blob: BlobWriter | None = None
+        self._splitter = Splitter(blobs, self._claims.generation if references is not None else None)
+        self._held = bytearray()
+        """Octets of which it is not decided yet where they go; a short message waits here whole."""
+        self._at = 0
+        """Offset in the message of the first that is held."""
         self._size = 0
+        self._part: Part | None = None
+        """The attachment that the first held octet belongs to."""
 
     async def write(self, chunk: bytes) -> None:
         """Take the next octets. Raises StorageError."""
         self._parser.feed(chunk)
         self._size += len(chunk)
-        room = INLINE_BYTES - len(self._inline)
-        if room:
-            self._inline += chunk[:room]
-        if len(chunk) > room:
-            if self._blob is None:
-                self._blob = self._blobs.writer()
-            await self._blob.write(chunk[room:] if room else chunk)
+        if self._size <= INLINE_BYTES:
+            self._held += chunk
+            return
+        data = bytes(self._held) + chunk if self._held else bytes(chunk)
+        await self._pass_on(data, self._parser.decided)
+        self._held[:] = data[len(data) - (self._size - self._at) :]
+
+    async def _pass_on(self, data: bytes, until: int) -> None:
+        """Give the octets up to the offset *until* to where they belong; *data* are the last octets so far."""
+        for cut, part in self._parser.take_cuts():
+            await self._piece(data, cut)
+            if self._part is not None:
+                await self._splitter.end_attachment()
+            self._part = part
+        await self._piece(data, until)
+
+    async def _piece(self, data: bytes, until: int) -> None:
+        start = self._size - len(data)
+        piece = data[self._at - start : until - start]
+        self._at = until
+        if piece and self._part is None:
+            await self._splitter.text(piece)
+        elif piece and self._part is not None:
+            await self._splitter.attachment(piece, self._part.encoding)
 
     async def finish(self) -> Prepared:
-        """The last octet has come: the blob is durable, the columns are rendered. Raises StorageError."""
+        """The last octet has come: the blobs are durable, the columns are rendered. Raises StorageError."""
         parsed = self._parser.close()
-        ref = await self._blob.finish() if self._blob is not None else None
-        return Prepared(_cells(parsed, bytes(self._inline), ref), self._size, parsed.sent_days)
+        if self._size <= INLINE_BYTES:
+            inline, runs = bytes(self._held), [Run("inline", 0, self._size)] if self._size else []
+        else:
+            await self._pass_on(bytes(self._held), self._size)
+            if self._part is not None:
+                await self._splitter.end_attachment()
+            runs = await self._splitter.finish()
+            inline = bytes(self._splitter.inline)
+        refs = tuple(dict.fromkeys(ref for run in runs if (ref := run.ref) is not None))
+        return Prepared(_cells(parsed, inline, runs), self._size, parsed.sent_days, refs, self._account, self._first)
 
     async def abort(self) -> None:
-        """Nothing stays."""
-        if self._blob is not None:
-            await self._blob.abort()
-        self._inline.clear()
+        """Nothing stays, but what must be swept."""
+        await self._splitter.abort()
+        self._held.clear()
+        await self._claims.give_back()
 
 
-def _cells(parsed: ParsedMessage, inline: bytes, ref: BlobRef | None) -> dict[str, bytes]:
+def _cells(parsed: ParsedMessage, inline: bytes, runs: Sequence[Run]) -> dict[str, bytes]:
     header = parsed.header
-    runs: list[Run] = []
-    rest = inline
     if header and inline.startswith(header):
-        runs.append(Run("header", 0, len(header)))
-        rest = inline[len(header) :]
-    if rest:
-        runs.append(Run("inline", 0, len(rest)))
-    if ref is not None:
-        runs.append(Run("blob", 0, ref.size, ref.hash, ref.size))
+        # which is text, and so lies in the first run
+        runs = [Run("header", 0, len(header)), *(_without(run, len(header)) for run in runs)]
+        runs = [run for run in runs if run.length]
+        inline = inline[len(header) :]
     facts = Facts(
         parsed.message_id or "",
         tuple(parsed.references),
@@ -143,10 +171,18 @@ def _cells(parsed: ParsedMessage, inline: bytes, ref: BlobRef | None) -> dict[st
         "search_header": parsed.search_header,
         "search_text": parsed.search_text,
         "layout": encode_layout(parsed.root),
-        "manifest": _encoder.encode(tuple(runs)),
-        "inline": rest,
+        "manifest": encode_runs(runs),
+        "inline": inline,
         "facts": _encoder.encode(facts),
     }
+
+
+def _without(run: Run, octets: int) -> Run:
+    """A run of the inline cell when the first *octets* of that lie elsewhere."""
+    if run.place != "inline":
+        return run
+    start = max(run.start - octets, 0)
+    return Run("inline", start, run.start + run.length - octets - start)
 
 
 class ReadAhead:
@@ -181,19 +217,52 @@ class ReadAhead:
 class MessageStore:
     """Message rows and blobs together."""
 
-    def __init__(self, messages: Messages, blobs: Blobs) -> None:
+    def __init__(self, messages: Messages, blobs: Blobs, references: References | None = None) -> None:
+        # without references nothing may ever be swept
         self._messages = messages
         self._blobs = blobs
+        self._references = references
 
-    def writer(self) -> Writer:
-        """A place for one message that is coming in."""
-        return Writer(self._blobs)
+    def writer(self, account: AccountId | None = None) -> Writer:
+        """A place for one message that is coming in, for *account* first."""
+        return Writer(self._blobs, self._references, account)
 
-    def row(self, bucket: int, message: Prepared, today: int) -> tuple[MessageRow, StoredMessage]:
-        """The row under a fresh id. *today* (days since 1970) stands in for a missing Date field."""
-        key = MessageKey(bucket, MessageId.new())
+    async def row(
+        self, account: AccountId, bucket: int, message: Prepared, today: int
+    ) -> tuple[MessageRow, StoredMessage]:
+        """The row to be put into *account*, which holds the message's blobs once this returns.
+
+        *today* (days since 1970) stands in for a missing Date field. Raises StorageError.
+        """
+        id = message.take_first(account)
+        if id is None:
+            id = MessageId.new()
+            if self._references is not None:
+                await hold(self._references, message.refs, message_holder(account, id))
+        key = MessageKey(bucket, id)
         days = today if message.sent_days is None else message.sent_days
         return MessageRow(key, message.cells), StoredMessage(key, message.size, days)
+
+    async def remove(self, account: AccountId, keys: Sequence[MessageKey]) -> None:
+        """Forget messages that nothing names any more: what they hold first, then their rows. Raises StorageError.
+
+        Who is interrupted may begin anew: a row is there until it holds nothing.
+        """
+        if self._references is not None:
+            at = 0
+            async for batch in self._messages.get_many(account, keys, ("manifest",)):
+                for cells in batch:
+                    if cells is not None and (refs := refs_of(cells[0])):
+                        await self._references.remove(refs, message_holder(account, keys[at].id))
+                    at += 1
+        await self._messages.delete_many(account, keys)
+
+    async def give_back(self, account: AccountId, row: MessageRow, *, written: bool) -> None:
+        """The same for a row that no entry will name, *written* or still in memory. Raises StorageError."""
+        if self._references is not None and (refs := refs_of(row.cells["manifest"])):
+            await self._references.remove(refs, message_holder(account, row.key.id))
+        if written:
+            await self._messages.delete_many(account, [row.key])
 
     async def put(self, account: AccountId, rows: Sequence[MessageRow]) -> None:
         """Write rows. Raises StorageError."""
@@ -216,21 +285,6 @@ class MessageStore:
                 async for chunk in self.assemble(cells, start, end):
                     yield chunk
 
-    async def assemble(self, cells: Sequence[bytes], start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The octets ``[start:end)`` from the cells of `OCTET_COLUMNS`, in chunks of at most 64 KiB."""
-        header, inline, manifest = cells
-        at = 0
-        for run in runs_of(manifest):
-            low = max(start - at, 0)
-            high = run.length if end is None else min(run.length, end - at)
-            at += run.length
-            if low >= high:
-                continue
-            if run.place == "blob":
-                ref = BlobRef(run.hash, run.size)
-                async for chunk in self._blobs.open(ref, run.start + low, run.start + high):
-                    yield chunk
-            else:
-                cell = header if run.place == "header" else inline
-                for place in range(run.start + low, run.start + high, _CHUNK):
-                    yield cell[place : min(place + _CHUNK, run.start + high)]
+    def assemble(self, cells: Sequence[bytes], start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The octets ``[start:end)`` from the cells of `OCTET_COLUMNS`, in chunks."""
+        return assemble(self._blobs, cells, start, end)

@@ -59,8 +59,9 @@ class AccountRows:
         """Put the row of a prepared message into this account. Raises AccountUnavailable."""
         if not isinstance(message, Prepared):
             raise TypeError("only what Accounts.writer() prepared can be stored")
-        row, stored = self._service.store.row(self._state.bucket, message, int(self._service.wall()) // DAY_SECONDS)
+        today = int(self._service.wall()) // DAY_SECONDS
         try:
+            row, stored = await self._service.store.row(self._id, self._state.bucket, message, today)
             if self._service.appends_rows is None or octets_of(row) > MAX_UNWRITTEN_BYTES:
                 await self._service.store.put(self._id, [row])
             else:

@@ -16,7 +16,8 @@ from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, EntryError, SettingChanged, decode_entry, encode_entry
 from twisted_mail.account.errors import InvalidMailboxName
 from twisted_mail.account.lists import BUCKET_SETTING, MessageLists
-from twisted_mail.account.messages import OCTET_COLUMNS, runs_of
+from twisted_mail.account.manifests import refs_of, runs_of
+from twisted_mail.account.messages import OCTET_COLUMNS
 from twisted_mail.account.state import DAY_SECONDS, AccountState, check_mailbox_name
 from twisted_mail.admin.opening import Store
 from twisted_mail.mime import MessageParser
@@ -233,9 +234,10 @@ class AccountCheck:
             here = {"header": len(header), "inline": len(inline)}.get(run.place)
             if here is not None and run.start + run.length > here:
                 self._found("row", f"{place}: octets of the {run.place} cell are missing")
-            if run.place == "blob" and not self.deep and run.size:
+        if not self.deep:
+            for ref in refs_of(manifest):
                 # the last octet: a blob that is there and as long as it should be
-                await self._blob(place, BlobRef(run.hash, run.size), run.size - 1)
+                await self._blob(place, ref, max(ref.size - 1, 0))
         if self.deep:
             await self._deeply(place, size, (header, inline, manifest), envelope)
 
@@ -256,13 +258,12 @@ class AccountCheck:
             async for chunk in self.store.accounts.store.assemble(cells):
                 parser.feed(chunk)
                 got += len(chunk)
-            for run in runs_of(cells[2]):
-                if run.place == "blob":
-                    digest = hashlib.sha256()
-                    async for chunk in self.store.backend.blobs.open(BlobRef(run.hash, run.size)):
-                        digest.update(chunk)
-                    if digest.hexdigest() != run.hash:
-                        self._found("blob", f"{place}: the blob {run.hash} has other octets than its name says")
+            for ref in refs_of(cells[2]):
+                digest = hashlib.sha256()
+                async for chunk in self.store.backend.blobs.open(ref):
+                    digest.update(chunk)
+                if digest.hexdigest() != ref.hash:
+                    self._found("blob", f"{place}: the blob {ref.hash} has other octets than its name says")
         except (NotFound, Corrupt) as error:
             self._found("blob", f"{place}: {error}")
             return

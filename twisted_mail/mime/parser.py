@@ -69,6 +69,9 @@ class MessageParser:
         self._text: list[bytes] | None = None
         self._hold = 0
         self._closed = False
+        self._cuts: list[tuple[int, Part | None]] = []
+        self._attachment: Node | None = None
+        """The attachment whose body is being read."""
 
     def feed(self, chunk: bytes) -> None:
         """Take the next octets."""
@@ -78,6 +81,20 @@ class MessageParser:
                 self._run(self._held + view[at : at + _SLICE], False)
         elif chunk:
             self._run(self._held + chunk if self._held else bytes(chunk), False)
+
+    @property
+    def decided(self) -> int:
+        """Offset in the message up to which it is known what every octet belongs to."""
+        return self._base
+
+    def take_cuts(self) -> list[tuple[int, Part | None]]:
+        """Where bodies of attachments begin and end, as (offset, whose body, or None: from here on it is text again).
+
+        Ascending, and none beyond `decided`; each is given once. An attachment is a leaf that is not shown as text. Of
+        its `Part` only what the header says is known yet.
+        """
+        cuts, self._cuts = self._cuts, []
+        return cuts
 
     def close(self) -> ParsedMessage:
         """The last octet has come. Any octets make a message; nothing raises."""
@@ -231,6 +248,7 @@ class MessageParser:
             self._in_header = False
             node.part.body = node.part.start
             node.make_opaque()
+            self._begin_attachment(node)
 
     def _forget(self, node: Node) -> None:
         for key in node.delimiters:
@@ -246,6 +264,9 @@ class MessageParser:
                 self._take_text(node)
             if node.delimiters:
                 self._forget(node)
+            if node is self._attachment:
+                self._attachment = None
+                self._cuts.append((end, None))
             node.close(end, self._lines)
 
     # --- what is kept
@@ -324,6 +345,13 @@ class MessageParser:
             node.kind = "message"
             if part.encoding in IDENTITY and len(self._stack) < self._limits.depth:
                 self._open(Node(Part(part.body, part.body, part.body), self._lines, node, message=True))
-            return
-        if node.kind == "leaf" and part.type == "text":
+                return
+        elif node.kind == "leaf" and part.type == "text":
             self._text = []
+        aside = part.type != "text" or (part.disposition is not None and part.disposition[0] == "attachment")
+        if node.kind != "multipart" and aside:
+            self._begin_attachment(node)
+
+    def _begin_attachment(self, node: Node) -> None:
+        self._attachment = node
+        self._cuts.append((node.part.body, node.part))
