@@ -27,7 +27,7 @@ from twisted_mail.storage.cql.driver import CONSISTENCY, build_cluster, says_tro
 from twisted_mail.storage.cql.fairness import FairQueue, Full
 from twisted_mail.storage.cql.options import Options
 from twisted_mail.storage.cql.statements import Batch, Row, Statement
-from twisted_mail.storage.interfaces import Refused, StorageError
+from twisted_mail.storage.interfaces import Refused, StorageError, Unavailable
 
 __all__ = ["ClusterSession", "Statistics"]
 
@@ -197,26 +197,35 @@ class ClusterSession:
 
     # --- what operators do: rare, and may block a thread
 
-    async def run(self, text: str, parameters: Sequence[Any] = ()) -> Sequence[Row]:
-        """Carry out a CQL text that is not prepared (``%s`` for parameters); schema changes wait until all nodes agree.
+    async def run(self, text: str, parameters: Sequence[Any] = (), *, serial: bool = False) -> Sequence[Row]:
+        """Carry out a CQL text that is not prepared (``%s`` for parameters) at a quorum, or LOCAL_SERIAL.
 
         Raises: StorageError.
         """
+        level = cassandra.ConsistencyLevel.LOCAL_SERIAL if serial else CONSISTENCY[self.options.consistency]
+        return await self._run(text, parameters, level, None)
 
+    async def run_schema(self, text: str) -> None:
+        """Change the schema, and wait until all nodes agree on it. Every node of ours asks the same node of the cluster,
+        so that two that make the same table at once make one. Raises: StorageError."""
+        up = [host for host in self._hosts() if host.is_up is not False and host.host_id is not None]
+        await self._run(text, (), None, min(up, key=lambda host: str(host.host_id), default=None))
+
+    async def _run(self, text: str, parameters: Sequence[Any], level: Any, host: Any) -> Sequence[Row]:
         def call() -> Sequence[Row]:
-            statement = SimpleStatement(text, serial_consistency_level=cassandra.ConsistencyLevel.LOCAL_SERIAL)
-            future = self._driver.execute_async(statement, parameters or None, timeout=ADMIN_SECONDS)
+            serial = cassandra.ConsistencyLevel.LOCAL_SERIAL
+            statement = SimpleStatement(text, consistency_level=level, serial_consistency_level=serial)
+            future = self._driver.execute_async(statement, parameters or None, timeout=ADMIN_SECONDS, host=host)
             rows = list(future.result())
             if not future.is_schema_agreed:
-                raise StorageError("the nodes of the cluster do not agree on the schema")
+                raise Unavailable("the nodes of the cluster do not agree on the schema")
             return rows
 
         try:
             return await self._in_thread(call)
         except (cassandra.DriverException, NoHostAvailable) as error:
-            raise translate(
-                error, writes=not text.lstrip().upper().startswith("SELECT"), conditional=True, attempts=1
-            ) from error
+            reads = text.lstrip().upper().startswith("SELECT")
+            raise translate(error, writes=not reads, conditional=True, attempts=1) from error
 
     async def use(self, keyspace: str) -> None:
         """Work in *keyspace* from now on. Raises: StorageError."""
@@ -241,6 +250,26 @@ class ClusterSession:
             return []
         wanted = self.options.datacenter
         return [host for host in self._cluster.metadata.all_hosts() if not wanted or host.datacenter == wanted]
+
+    @property
+    def local_datacenter(self) -> str:
+        """The data centre that we work in; empty while not connected."""
+        if self.options.datacenter or self._cluster is None:
+            return self.options.datacenter
+        contact = self._cluster.get_control_connection_host()
+        return str(contact.datacenter) if contact is not None else ""
+
+    def nodes_by_datacenter(self) -> dict[str, int]:
+        """How many nodes the cluster has in each."""
+        found: dict[str, int] = {}
+        for host in self._cluster.metadata.all_hosts() if self._cluster is not None else ():
+            found[str(host.datacenter)] = found.get(str(host.datacenter), 0) + 1
+        return found
+
+    @property
+    def clock(self) -> Any:
+        """Provides IReactorTime."""
+        return self._reactor
 
     def _down(self) -> int:
         return sum(host.is_up is False for host in self._hosts())
@@ -367,7 +396,7 @@ class ClusterSession:
             return
         level = self.options.consistency if statement.consistency == "LOCAL_QUORUM" else statement.consistency
         prepared.consistency_level = CONSISTENCY[level]
-        prepared.serial_consistency_level = cassandra.ConsistencyLevel.LOCAL_SERIAL
+        prepared.serial_consistency_level = CONSISTENCY[statement.serial]
         prepared.is_idempotent = statement.idempotent and not statement.conditional
         self._prepared[statement] = prepared
         self._prepare_ended(statement, None)

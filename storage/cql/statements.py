@@ -31,6 +31,8 @@ class Statement:
     """A lightweight transaction: an error leaves its outcome unknown."""
     seconds: float | None = None
     """Give it up sooner than the session's time limit."""
+    serial: str = "LOCAL_SERIAL"
+    """Who agrees on a conditional one: the nodes of this data centre, or with ``SERIAL`` those of all."""
 
 
 def statement(
@@ -40,9 +42,10 @@ def statement(
     consistency: str = "LOCAL_QUORUM",
     conditional: bool = False,
     seconds: float | None = None,
+    serial: str = "LOCAL_SERIAL",
 ) -> Statement:
     """Declare a statement of the engine; call it at module level only."""
-    made = Statement(" ".join(text.split()), idempotent, consistency, conditional, seconds)
+    made = Statement(" ".join(text.split()), idempotent, consistency, conditional, seconds, serial)
     STATEMENTS.append(made)
     return made
 
