@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.delivery.bodies import Bodies, Body
@@ -23,7 +24,8 @@ __all__ = ["InboundQueue", "Waiting"]
 
 PUT_SECONDS: Final = 10.0
 """How long the queue has for one item, each time."""
-PUT_TIMES: Final = 3
+PUT_PAUSES: Final = (0.0, 0.2, 1.0)
+"""Seconds before each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,9 @@ class InboundQueue:
             return MailRefused(Refusal.UNAVAILABLE)
         certain = True
         failure: Exception
-        for _ in range(PUT_TIMES):
+        for pause in PUT_PAUSES:
+            if pause:
+                await deferLater(self._clock, pause)
             try:
                 await within(self._clock, PUT_SECONDS, self._put_item(item))
                 return None
