@@ -189,6 +189,9 @@ class SimulatedLog:
 
         await self._step("trim", act)
 
+    async def start_at(self, account: AccountId, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:
+        raise AssertionError("not simulated")
+
     async def erase(self, account: AccountId) -> None:
         raise AssertionError("not simulated")
 

@@ -53,6 +53,7 @@ class Sender:
         self._forwarding = forwarding
         self._clock = clock
         self._contended_until = 0.0
+        self._shunned_until = 0.0
         self._known = ModSeq(0)
         self.under_way = 0
         """Intents that were sent and not answered yet."""
@@ -66,7 +67,7 @@ class Sender:
     def wants(self, waiting: Waiting) -> bool:
         """Whether *waiting* is a delivery that had better be committed in company."""
         return (
-            self._clock.seconds() < self._contended_until
+            self._shunned_until <= self._clock.seconds() < self._contended_until
             and self._forwarding is not None
             and not waiting.here
             and not waiting.unsettled
@@ -103,7 +104,7 @@ class Sender:
                 waiting.unsettled = True
                 waiting.intent = waiting.intent.again() or waiting.intent
         if not isinstance(answer, Elsewhere):
-            self._contended_until = 0.0  # that way leads nowhere: not again before the next conflict
+            self._shunned_until = self._clock.seconds() + CONTENTION_SECONDS  # that way leads nowhere for now
         waiting.proposed = False
         account.enqueue(waiting)
 
