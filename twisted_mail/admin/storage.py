@@ -1,0 +1,185 @@
+"""``mailctl storage``: the stores themselves: their tables, what lies in them for nothing, and moving to others."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from twisted_mail.admin.copying import AccountCopy, CopyReport, Different, compare
+from twisted_mail.admin.invocation import Group, on_store, the_invocation
+from twisted_mail.admin.opening import Store, opened
+from twisted_mail.admin.output import size_text
+from twisted_mail.admin.problems import Problem, Status
+from twisted_mail.admin.progress import Bar
+from twisted_mail.admin.running import run
+from twisted_mail.storage.interfaces import AccountRecord, AlreadyExists, StorageError
+from twisted_mail.tap.configuration import load
+
+__all__ = ["storage"]
+
+
+@click.group(cls=Group)
+def storage() -> None:
+    """The stores: tables, garbage, and moving accounts from one store to another."""
+
+
+@storage.command("migrate")
+@on_store(create=True)
+async def migrate(store: Store) -> None:
+    """Make the tables that this version needs, or bring them up to date. Two at once are safe; servers do it at their start."""
+    done: list[dict[str, Any]] = []
+    for engine in store.backend.engines:
+        bring_up_to_date = getattr(engine, "migrate", None)
+        steps = [str(step) for step in await bring_up_to_date()] if bring_up_to_date is not None else []
+        done.append({"engine": _name(engine), "steps": steps})
+    out = the_invocation().out
+    out.done(
+        "; ".join(f"{each['engine']}: {', '.join(each['steps']) or 'up to date'}" for each in done), engines=done
+    )
+
+
+@storage.command("check")
+@on_store()
+async def check(store: Store) -> None:
+    """Look at the stores' tables and settings: what is missing, what is set otherwise than this version wants it."""
+    findings: list[dict[str, str]] = []
+    for engine in store.backend.engines:
+        trouble = engine.health()
+        if trouble is not None:
+            findings.append({"engine": _name(engine), "finding": trouble})
+        look = getattr(engine, "check", None)
+        if look is not None:
+            findings += [{"engine": _name(engine), "finding": str(each)} for each in await look()]
+    out = the_invocation().out
+    if findings:
+        text = "\n".join(f"{each['engine']}: {each['finding']}" for each in findings)
+        raise Problem(Status.FAILED, "findings", text, findings=findings)
+    out.done("nothing to complain of", findings=[])
+
+
+def _name(engine: object) -> str:
+    return type(engine).__name__.removesuffix("Engine").lower()
+
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@storage.command("copy")
+@click.argument("addresses", metavar="[USER]...", nargs=-1)
+@click.option("--from", "source", type=_FILE, metavar="FILE", help="Configuration of the store to copy from. Default: --config.")
+@click.option("--to", "target", type=_FILE, required=True, metavar="FILE", help="Configuration of the store to copy to.")
+@click.option("--compare/--no-compare", default=True, show_default=True, help="Compare octet for octet at the end.")
+def copy(addresses: tuple[str, ...], source: Path | None, target: Path, compare: bool) -> None:
+    """Copy users (none named: all) with everything they have from one store to another.
+
+    Works while servers use the source: the log of each account is followed until the copy has caught up. Done again, it
+    goes on where it was. To move: copy, stop the servers, copy again (which takes seconds), start them with the other
+    configuration.
+    """
+    invocation = the_invocation()
+    here = invocation.configuration() if source is None else load(source, os.environ)
+    there = load(target, os.environ)
+    if here.storage == there.storage and here.data == there.data:
+        raise Problem(Status.USAGE, "usage", "both configurations name the same store")
+
+    async def main(reactor: Any) -> None:
+        async with opened(reactor, here) as one, opened(reactor, there, create=True) as other:
+            await _copy(one, other, addresses, comparing=compare)
+
+    run(main)
+
+
+async def _copy(source: Store, target: Store, addresses: tuple[str, ...], *, comparing: bool) -> None:
+    records = [await source.user(each) for each in addresses] or list(await source.directory.accounts())
+    out = the_invocation().out
+    reports: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for record in records:
+        try:
+            reports.append(await _copy_one(source, target, record, comparing=comparing, shown=not out.as_json))
+        except (Different, StorageError) as error:
+            failed.append(f"{record.address}: {error}")
+    aliases = await _copy_aliases(source, target, {record.address.rpartition("@")[2] for record in records})
+    rows = sum(each["rows"] for each in reports)
+    octets = sum(each["octets"] for each in reports)
+    if failed:
+        text = "\n".join(failed) + f"\n{len(failed)} of {len(records)} users failed; run this again"
+        raise Problem(Status.FAILED, "some-failed", text, users=reports, failed=failed)
+    compared = f"; {sum(each['compared'] for each in reports)} messages compared" if comparing else ""
+    out.done(
+        f"{len(reports)} users: {rows} messages ({size_text(octets)}), "
+        f"{sum(each['entries'] for each in reports)} log entries copied{compared}",
+        users=reports,
+        aliases=aliases,
+    )
+
+
+async def _copy_one(
+    source: Store, target: Store, record: AccountRecord, *, comparing: bool, shown: bool
+) -> dict[str, Any]:
+    await _copy_record(source, target, record)
+    with Bar(f"copying {record.address}", await _octets(source, record), shown=shown) as bar:
+        copying = AccountCopy(source.backend, target.backend, record.id, source.reactor, bar.advance)
+        report: CopyReport = await copying.run()
+    compared = 0
+    if comparing:
+        async with source.account(record) as one, target.account(record) as other:
+            with Bar(f"comparing {record.address}", one.state.size, shown=shown) as bar:
+                for _ in range(10):  # it may be in use: what came meanwhile is copied first
+                    if await one.refresh() == await other.refresh():
+                        break
+                    await copying.run()
+                compared = await compare(source, target, one, other, bar.advance)
+    return {
+        "user": record.address,
+        "position": report.position,
+        "rows": report.rows,
+        "octets": report.octets,
+        "entries": report.entries,
+        "from_checkpoint": report.checkpoint,
+        "compared": compared,
+    }
+
+
+async def _octets(store: Store, record: AccountRecord) -> int:
+    async with store.account(record) as account:
+        return account.state.size
+
+
+async def _copy_record(source: Store, target: Store, record: AccountRecord) -> None:
+    """The domain, the user and the user's scripts. Raises Different."""
+    domain = record.address.rpartition("@")[2]
+    found = await source.directory.domain(domain)
+    if found is not None and await target.directory.domain(domain) is None:
+        await target.directory.add_domain(found)
+    present = await target.directory.account(record.id)
+    if present is None:
+        try:
+            await target.directory.add_account(record)
+        except AlreadyExists as error:
+            raise Different(f"the target has another user of that address: {error}") from error
+    elif present != record:
+        await target.directory.set_account(record)
+    active = None
+    for name, is_active in (await source.directory.scripts(record.id)).items():
+        script = await source.directory.script(record.id, name)
+        if script is not None:
+            await target.directory.put_script(record.id, name, script)
+        active = name if is_active else active
+    if active is not None:
+        await target.directory.activate_script(record.id, active)
+
+
+async def _copy_aliases(source: Store, target: Store, domains: set[str]) -> int:
+    count = 0
+    for domain in sorted(domains):
+        for alias in await source.directory.aliases(domain):
+            try:
+                await target.directory.add_alias(alias)
+            except AlreadyExists:
+                await target.directory.set_alias(alias)
+            count += 1
+    return count
