@@ -63,6 +63,18 @@ _MOVE = statement(
     idempotent=False,
     conditional=True,
 )
+_BEGIN_AT = statement(
+    f"""INSERT INTO account_log (user_id, modseq, head, fence, trimmed, checkpoint, manifest, older)
+        VALUES (?, {HEAD_ROW}, ?, ?, ?, ?, ?, 0) IF NOT EXISTS""",
+    idempotent=False,
+    conditional=True,
+)
+_BEGIN_AT_ANEW = statement(
+    f"""UPDATE account_log SET head = ?, fence = ?, trimmed = ?, checkpoint = ?, manifest = ?
+        WHERE user_id = ? AND modseq = {HEAD_ROW} IF head = 0 AND fence = ? AND checkpoint = 0""",
+    idempotent=False,
+    conditional=True,
+)
 _PART = statement(
     "INSERT INTO account_checkpoint (user_id, chunk, modseq, writer, part, data) VALUES (?, ?, ?, ?, ?, ?)",
     idempotent=True,
@@ -231,6 +243,27 @@ class Checkpoints:
             if not moved:
                 await self._settle(account, previous, new, writer, certain=True)
         await self._remove_dropped(account, row["older_manifest"], current, new)
+
+    async def begin_at(self, account: AccountId, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:
+        """See `AccountLog.start_at`."""
+        known = await self._heads.look(account)
+        if known.head or known.checkpoint:
+            raise Conflict(f"the account stands at {known.head}")
+        writer = _new_id()
+        new = self._next(NOTHING, modseq, writer, chunks, {})
+        cell = await self._write(account, new, writer, chunks)
+        at, user = int(modseq), of(account)
+        try:
+            if known.fence is None:
+                begun = await self._session.apply(_BEGIN_AT, (user, at, _new_id(), at, at, cell))
+            else:
+                begun = await self._session.apply(_BEGIN_AT_ANEW, (at, _new_id(), at, at, cell, user, known.fence))
+        except Unavailable:
+            await self._settle(account, ModSeq(0), new, writer)
+        else:
+            if not begun:
+                await self._settle(account, ModSeq(0), new, writer, certain=True)
+        self._heads.forget(account)
 
     def _next(
         self,

@@ -6,6 +6,7 @@ import ssl
 from typing import Any, Final
 
 import cassandra
+from cassandra.application_info import ApplicationInfo
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
 from cassandra.policies import DCAwareRoundRobinPolicy, ExponentialReconnectionPolicy, RetryPolicy, TokenAwarePolicy
@@ -97,7 +98,7 @@ def build_cluster(options: Options) -> Any:
         reprepare_on_up=False,
         max_schema_agreement_wait=30,
         executor_threads=EXECUTOR_THREADS,
-        application_name="twisted-mail",
+        application_info=ApplicationInfo(application_name="twisted-mail"),
     )
 
 

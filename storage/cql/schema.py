@@ -134,7 +134,7 @@ async def migrate(session: ClusterSession) -> int:
     if not await _exists(session, options.keyspace):
         text = keyspace_text(options, session.local_datacenter, scylla=server.scylla, tablets=server.tablets)
         await session.run_schema(text)
-    await session.use(options.keyspace)
+    session.use(options.keyspace)
     made = 0
     waited = 0.0
     while (done := await _reached(session)) < VERSION:

@@ -7,6 +7,7 @@ puts them into one deque, which one `callFromThread` empties, however many there
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -39,6 +40,8 @@ DRAIN: Final = 256
 ALL_ROWS: Final = 5000
 """Rows asked for at once where all are wanted."""
 ADMIN_SECONDS: Final = 60.0
+_TABLE: Final = re.compile(r"\b(?:FROM|INTO|UPDATE|TABLE(?: IF NOT EXISTS)?|TRUNCATE)\s+(?=[a-z][a-z0-9_]*\b(?!\.))")
+"""What stands before the name of a table that has no keyspace before it."""
 
 
 @dataclass(slots=True)
@@ -98,6 +101,7 @@ class ClusterSession:
         self.statistics = Statistics()
         self._reactor = reactor
         self._connect = connect
+        self._keyspace = ""
         self._cluster: Any = None
         self._driver: Any = None
         self._queue: FairQueue[_Request] = FairQueue(options.in_flight, options.in_flight_per_account, options.waiting)
@@ -214,7 +218,7 @@ class ClusterSession:
     async def _run(self, text: str, parameters: Sequence[Any], level: Any, host: Any) -> Sequence[Row]:
         def call() -> Sequence[Row]:
             serial = cassandra.ConsistencyLevel.LOCAL_SERIAL
-            statement = SimpleStatement(text, consistency_level=level, serial_consistency_level=serial)
+            statement = SimpleStatement(self._qualified(text), consistency_level=level, serial_consistency_level=serial)
             future = self._driver.execute_async(statement, parameters or None, timeout=ADMIN_SECONDS, host=host)
             rows = list(future.result())
             if not future.is_schema_agreed:
@@ -227,12 +231,13 @@ class ClusterSession:
             reads = text.lstrip().upper().startswith("SELECT")
             raise translate(error, writes=not reads, conditional=True, attempts=1) from error
 
-    async def use(self, keyspace: str) -> None:
-        """Work in *keyspace* from now on. Raises: StorageError."""
-        try:
-            await self._in_thread(self._driver.set_keyspace, keyspace)
-        except (cassandra.DriverException, NoHostAvailable) as error:
-            raise StorageError(f"the keyspace {keyspace} cannot be used: {error}") from error
+    def use(self, keyspace: str) -> None:
+        """Work in *keyspace* from now on. Statements name it, since prepared ones that rely on USE are ambiguous."""
+        self._keyspace = keyspace
+        self._prepared.clear()
+
+    def _qualified(self, text: str) -> str:
+        return _TABLE.sub(rf"\g<0>{self._keyspace}.", text) if self._keyspace else text
 
     # --- whether it is well
 
@@ -390,7 +395,7 @@ class ClusterSession:
 
     def _prepare_in_thread(self, statement: Statement) -> None:
         try:
-            prepared = self._driver.prepare(statement.text)
+            prepared = self._driver.prepare(self._qualified(statement.text))
         except Exception as error:
             self._prepare_ended(statement, error)
             return
