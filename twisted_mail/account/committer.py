@@ -23,12 +23,13 @@ from twisted_mail.account.checkpoint import (
     decode_delivered,
     decode_head,
     delivered_chunks,
-    stale_mailboxes,
     thinned,
+    to_be_loaded,
 )
 from twisted_mail.account.entries import Entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
 from twisted_mail.account.following import FollowedAccount
+from twisted_mail.account.graves import BATCH, Moved, dead_of, ripe_chunks
 from twisted_mail.account.homes import NotHome
 from twisted_mail.account.intents import Intent, Scope
 from twisted_mail.account.rows import octets_of
@@ -72,6 +73,8 @@ class OpenAccount(FollowedAccount):
         self._running = False
         self._known_deliveries: tuple[ModSeq, set[bytes]] | None = None
         self._quiet: list[Deferred[None]] = []
+        self._swept: set[str] = set()
+        """Chunks of graves whose rows are gone; the next checkpoint leaves them out."""
 
     @property
     def busy(self) -> bool:
@@ -86,7 +89,7 @@ class OpenAccount(FollowedAccount):
         The entry is written by this node, or by another one (`sending`): where the account is not at home here, or
         where a delivery had better go out in company.
         """
-        result: R = await self._commit(Waiting(intent, self._rows_of(intent)))
+        result: R = await self.naming(intent.new_rows(), self._commit(Waiting(intent, self._rows_of(intent))))
         return result
 
     async def commit_here(self, intent: Intent[R], since: ModSeq) -> R:
@@ -192,16 +195,19 @@ class OpenAccount(FollowedAccount):
 
     async def _commit_group(self, group: list[Waiting]) -> list[Waiting]:
         """Run, append, apply, answer. Returns those that must run again on a newer state."""
+        if self.elsewhere() is not None:
+            await self._catch_up()  # it may have come here meanwhile
+            home = self.elsewhere()
+            if home is not None:
+                for waiting in group:
+                    if waiting.here:
+                        waiting.fail(NotHome(home))
+                    elif not waiting.done.called:
+                        self._sender.home(waiting, home)
+                return []
         await self._prepare(group)
-        home = self.elsewhere()
-        if home is not None:
-            # it has moved: nothing may follow that entry from here
-            for waiting in group:
-                if waiting.here:
-                    waiting.fail(NotHome(home))
-                elif not waiting.done.called:
-                    self._sender.home(waiting, home)
-            return []
+        if self.elsewhere() is not None:
+            return group  # it was seen to move away while columns were loaded: nothing may follow that entry from here
         proposals: list[Waiting] = []
         settled: list[tuple[Waiting, Refused | None]] = []
         for waiting in group:
@@ -404,7 +410,7 @@ class OpenAccount(FollowedAccount):
 
     async def _checkpoint(self) -> None:
         log = self._service.log
-        while missing := [m for m in stale_mailboxes(self._state, self._base) if m.columns is None]:
+        while missing := to_be_loaded(self._state, self._base):
             await self._load_columns(missing[0])  # which may find that there is a newer base, or another state
         state = self._state
         now = int(self._service.wall() * 1000)
@@ -412,7 +418,7 @@ class OpenAccount(FollowedAccount):
         horizon = now - int(self._service.settings.retention_seconds * 1000)
         history = thinned((*self._history, (int(modseq), now)), horizon)
         today = now // (DAY_SECONDS * 1000)
-        changed, kept = changed_chunks(state, self._base, self._manifest, history, today)
+        changed, kept = changed_chunks(state, self._base, self._manifest, history, today, self._swept)
         try:
             await log.save_checkpoint(self._id, self._base, modseq, changed, kept)
         except Conflict:
@@ -424,6 +430,8 @@ class OpenAccount(FollowedAccount):
             self._base, self._history = modseq, history
             self._manifest = {**kept, **dict.fromkeys(changed, modseq)}
             state.delivered.clear()
+            state.forget_left(modseq)
+            self._swept &= self._manifest.keys()
         self._tail_entries = max(0, state.modseq - self._base)
         self._tail_bytes = 0
         await self._trim(horizon)
@@ -432,6 +440,41 @@ class OpenAccount(FollowedAccount):
         old = [modseq for modseq, made in self._history if made <= horizon]
         if old:
             await self._service.log.trim(self._id, ModSeq(old[-1]))
+            if ripe_chunks(self._manifest, old[-1], self._swept):
+                self._service.sweep_soon(self)
+
+    async def sweep(self) -> int:
+        """Remove the rows of messages that left so long ago that nothing can name them any more; says how many.
+
+        Raises StorageError; who begins anew does what is left.
+        """
+        removed = 0
+        while self.elsewhere() is None and not self._closed:
+            await self._lock.acquire()
+            try:
+                horizon = int((self._service.wall() - self._service.settings.retention_seconds) * 1000)
+                old = [modseq for modseq, made in self._history if made <= horizon]
+                chunks = ripe_chunks(self._manifest, old[-1] if old else 0, self._swept)
+                if not chunks or self._state.modseq < self._base:
+                    break
+                keys = await dead_of(
+                    chunks,
+                    log=self._service.log,
+                    account=self._id,
+                    state=self._state,
+                    base=self._base,
+                    manifest=self._manifest,
+                    pause=lambda: self.sleep(0),
+                )
+            except Moved:
+                break  # another node makes checkpoints, and sweeps
+            finally:
+                self._lock.release()
+            for at in range(0, len(keys), BATCH):
+                await self._service.store.remove(self._id, keys[at : at + BATCH])
+            self._swept.update(chunks)
+            removed += len(keys)
+        return removed
 
     # --- the end
 
