@@ -58,14 +58,15 @@ TABLES: Final[Mapping[str, str]] = {
             AND caching = {'keys': 'ALL', 'rows_per_partition': 'NONE'}
             AND gc_grace_seconds = 21600""",
     # Immutable rows; the columns are those of the interface, each in a cell of its own, since a read touches few.
-    # Message ids ascend in time, so what arrived together lies together.  `parts`: some cell lies in message_part.
+    # Message ids ascend in time, so what arrived together lies together; as blob, since the type uuid sorts by the bits
+    # of a version first, and the two servers differ in what follows.  `parts`: some cell lies in message_part.
     # Size-tiered compaction: rows are written once and seldom deleted, and rewriting bodies level by level is dear.
     # gc_grace: a row that came back is garbage to the next sweep; three days leave time to bring a node back.
     "message": """
         CREATE TABLE IF NOT EXISTS message (
             user_id uuid,
             bucket int,
-            message_id uuid,
+            message_id blob,
             header blob,
             common_header blob,
             envelope blob,
@@ -89,7 +90,7 @@ TABLES: Final[Mapping[str, str]] = {
         CREATE TABLE IF NOT EXISTS message_part (
             user_id uuid,
             bucket int,
-            message_id uuid,
+            message_id blob,
             name text,
             part int,
             data blob,
