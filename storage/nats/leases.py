@@ -1,0 +1,125 @@
+"""What this process has leased: who holds what until when, and the signs of life to the servers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+from uuid import uuid4
+
+from twisted_mail.storage.nats.items import Entry, Place
+from twisted_mail.storage.nats.link import Link
+from twisted_mail.storage.nats.pulls import Delivery, Pulls
+from twisted_mail.values import DeliveryId
+
+__all__ = ["Lease", "LeaseTable"]
+
+REMEMBERED: Final = 10_000
+"""Leases that ran out and that nobody asked for again; beyond that the oldest is forgotten."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """An item that a holder of this process works on."""
+
+    place: Place
+    delivery: Delivery
+    entry: Entry
+    token: str
+    expires: float
+    """By this process's clock."""
+    alive_until: float
+    """By asyncio's clock: until then the servers give it to nobody else."""
+
+
+class LeaseTable:
+    """The leases of this process, by token and by item. An item has at most one holder here: the newest."""
+
+    def __init__(self, link: Link, pulls: Pulls, clock: Callable[[], float]) -> None:
+        self._link = link
+        self._pulls = pulls
+        self._clock = clock
+        self._by_token: dict[str, Lease] = {}
+        self._by_id: dict[DeliveryId, Lease] = {}
+        self._beating: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._beating = self._link.spawn(self._beat())
+
+    async def stop(self) -> None:
+        """Give back what is still leased."""
+        beating, self._beating = self._beating, None
+        if beating is not None:
+            beating.cancel()
+            with suppress(asyncio.CancelledError):
+                await beating
+        for lease in list(self._by_token.values()):
+            self.drop(lease)
+            await self._pulls.give_back(lease.delivery)
+
+    def grant(self, place: Place, delivery: Delivery, entry: Entry, seconds: float) -> Lease:
+        old = self._by_id.get(place.id)
+        if old is not None:
+            self.drop(old)
+        alive_until = asyncio.get_running_loop().time() + self._link.settings.ack_wait
+        lease = Lease(place, delivery, entry, uuid4().hex, self._clock() + seconds, alive_until)
+        self._by_token[lease.token] = self._by_id[place.id] = lease
+        return lease
+
+    def of(self, token: str) -> Lease | None:
+        """Run out or not: it is its holder's until somebody else has the item."""
+        return self._by_token.get(token)
+
+    def holder(self, id: DeliveryId) -> Lease | None:
+        """A lease that has not run out."""
+        lease = self._by_id.get(id)
+        return None if lease is None or lease.expires <= self._clock() else lease
+
+    def extend(self, lease: Lease, seconds: float) -> bool:
+        """False: it ran out so long ago that another process may have the item."""
+        if self._link.loop_time() > lease.alive_until:
+            return False
+        lease.expires = self._clock() + seconds
+        return True
+
+    def run_out(self, use: str, limit: int) -> list[Lease]:
+        """At most *limit* leases that ran out and that the servers still count as this process's, oldest first."""
+        now, loop_now = self._clock(), asyncio.get_running_loop().time()
+        margin = self._link.settings.ack_wait / 10
+        found = [
+            lease
+            for lease in self._by_token.values()
+            if lease.expires <= now and lease.place.use == use and loop_now < lease.alive_until - margin
+        ]
+        found.sort(key=lambda lease: lease.entry.due)
+        return found[:limit]
+
+    def drop(self, lease: Lease) -> None:
+        self._by_token.pop(lease.token, None)
+        if self._by_id.get(lease.place.id) is lease:
+            del self._by_id[lease.place.id]
+
+    def revoke(self, id: DeliveryId) -> None:
+        lease = self._by_id.get(id)
+        if lease is not None:
+            self.drop(lease)
+
+    async def _beat(self) -> None:
+        """Signs of life for every lease that has not run out."""
+        loop, wait = asyncio.get_running_loop(), self._link.settings.ack_wait
+        while True:
+            await asyncio.sleep(wait / 4)
+            now = self._clock()
+            for number, lease in enumerate(list(self._by_token.values())):
+                if lease.expires > now and await self._pulls.progress(lease.delivery):
+                    lease.alive_until = loop.time() + wait
+                if number % 100 == 99:
+                    await asyncio.sleep(0)
+            self._forget()
+
+    def _forget(self) -> None:
+        for lease in list(self._by_token.values())[: max(0, len(self._by_token) - REMEMBERED)]:
+            if lease.expires <= self._clock():
+                self.drop(lease)
