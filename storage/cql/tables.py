@@ -120,7 +120,7 @@ TABLES: Final[Mapping[str, str]] = {
     # What has lost a reference, by the time that it was listed, in 16 partitions for each ten minutes.
     "blob_lost": f"""
         CREATE TABLE IF NOT EXISTS blob_lost (
-            slice int, shard int, at bigint, hash blob, generation int, ticket uuid,
+            slice int, shard int, at bigint, hash blob, generation int, ticket uuid, size bigint,
             PRIMARY KEY ((slice, shard), at, hash, generation, ticket))
         WITH {_LEVELED} AND {_SMALL_ROWS} AND {_CACHING} AND gc_grace_seconds = {DAY}""",
     # Where in `blob_lost` a blob stands, so that it can be taken off without a search.
