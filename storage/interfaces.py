@@ -148,6 +148,29 @@ class AccountLog(Protocol):
         """Forget the account: its entries, checkpoints and head (the user was deleted)."""
 
 
+class DegradedReads(Protocol):
+    """An optional ability of an `AccountLog` whose copies lie on several machines: what any one copy says.
+
+    For reads while no quorum answers, which must say so to whoever gets them: what comes back was the truth once, a
+    prefix of the log without a gap, but newer entries may exist. It is never older than what it says: the state made of
+    it can be brought up to date by reading on from its modseq. Raises: Unavailable (no copy answers, or this is off).
+    """
+
+    async def load_checkpoint_stale(self, account: AccountId, chunks: Collection[str] | None) -> Checkpoint | None:
+        """As `AccountLog.load_checkpoint`."""
+
+    async def read_stale(self, account: AccountId, after: ModSeq, limit: int | None = None) -> Sequence[LogEntry]:
+        """As `AccountLog.read`; ends at the first gap."""
+
+
+class BoundedAppends(Protocol):
+    """An optional ability of an `AccountLog`: it says how much one append may hold."""
+
+    @property
+    def max_append_bytes(self) -> int:
+        """Octets of entries' data, and 64 for each entry. `append` raises Refused above it."""
+
+
 # --- message rows -------------------------------------------------------------------------------------------------
 
 COLUMNS: Final = (

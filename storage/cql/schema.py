@@ -178,10 +178,19 @@ async def _reached(session: ClusterSession) -> int:
     names = {row["table_name"] for row in await _table_rows(session)}
     if "schema_version" not in names:
         await session.run_schema(VERSIONS_TABLE)
-    rows = await session.run(
-        f"SELECT number FROM schema_version WHERE part = 'schema' AND number > {LOCK}", serial=True
-    )
-    return max((row["number"] for row in rows), default=0)
+    query = f"SELECT number FROM schema_version WHERE part = 'schema' AND number > {LOCK}"
+    patience = 40
+    while True:
+        try:
+            rows = await session.run(query, serial=True)
+        except Unavailable:
+            # the system tables name a table a moment before it can be read, while another node makes it
+            patience -= 1
+            if not patience:
+                raise
+            await deferLater(session.clock, POLL_SECONDS, lambda: None)
+        else:
+            return max((row["number"] for row in rows), default=0)
 
 
 async def _lock(session: ClusterSession, holder: Any) -> bool:

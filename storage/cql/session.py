@@ -137,18 +137,21 @@ class ClusterSession:
             self._cluster = self._connect(self.options)
             self._driver = self._cluster.connect()
         except NoHostAvailable as error:
+            self._check_datacenter()
             raise StorageError(f"no node of the cluster {names} could be reached: {_reasons(error)}") from error
         except (cassandra.DriverException, OSError, ValueError) as error:
             raise StorageError(f"the cluster {names} could not be opened: {error}") from error
         # the coordinator's clock gives the timestamps: those of mail nodes may be minutes apart
         self._driver.use_client_timestamp = False
-        if self.options.datacenter:
-            found = {host.datacenter for host in self._cluster.metadata.all_hosts()}
-            if self.options.datacenter not in found:
-                raise StorageError(
-                    f"no node of the cluster is in the data centre {self.options.datacenter}; "
-                    f"there are {', '.join(sorted(map(str, found)))}"
-                )
+        self._check_datacenter()
+
+    def _check_datacenter(self) -> None:
+        found = {str(host.datacenter) for host in self._cluster.metadata.all_hosts() if host.datacenter}
+        if self.options.datacenter and found and self.options.datacenter not in found:
+            raise StorageError(
+                f"no node of the cluster is in the data centre {self.options.datacenter}; "
+                f"there are {', '.join(sorted(found))}"
+            )
 
     async def stop(self) -> None:
         """Close. What waits is refused; what is under way has the driver's answer or fails."""
