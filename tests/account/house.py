@@ -13,6 +13,7 @@ from twisted_mail.account.service import AccountService, AccountSettings
 from twisted_mail.services import Account
 from twisted_mail.storage.interfaces import EngineContext
 from twisted_mail.storage.memory import MemoryEngine
+from twisted_mail.storage.memory.references import MemoryReferences
 from twisted_mail.values import AccountId
 
 R = TypeVar("R")
@@ -39,9 +40,13 @@ class House:
         # replaced: stores that stand in for the engine's own; their types differ, hence Any
         self.clock = Clock()
         self.engine = MemoryEngine(EngineContext(self.clock, Path("/nonexistent")))
+        self.engine.references = MemoryReferences(self.wall)
         self.settings = settings or AccountSettings()
         self.replaced = replaced
         self.service = self.node()
+
+    def wall(self) -> float:
+        return START + self.clock.seconds()
 
     def node(self, **replaced: Any) -> AccountService:
         """Another service over the same stores, as another process would have."""
@@ -51,11 +56,12 @@ class House:
             "blobs": self.engine.blobs,
             "leases": self.engine.leases,
             "bus": self.engine.bus,
+            "references": self.engine.references,
             **self.replaced,
             **replaced,
         }
         return AccountService(
-            clock=self.clock, settings=self.settings, wall=lambda: START + self.clock.seconds(), **stores
+            clock=self.clock, settings=self.settings, wall=self.wall, **stores
         )
 
     def open(self, id: AccountId | None = None, service: AccountService | None = None) -> Account:
@@ -67,7 +73,7 @@ def put(house: House, account: Account, octets: bytes, chunk: int = 8192) -> Any
     """A message row of *octets* in *account*: a StoredMessage."""
 
     async def store() -> Any:
-        writer = house.service.writer()
+        writer = house.service.writer(account.id)
         for at in range(0, len(octets), chunk):
             await writer.write(octets[at : at + chunk])
         return await account.store(await writer.finish())

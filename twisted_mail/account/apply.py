@@ -93,6 +93,7 @@ def _apply_change(state: AccountState, modseq: int, seconds: int, change: Change
         case MailboxDeleted():
             mailbox = state.mailboxes.pop(MailboxId(change.mailbox))
             del state.by_name[mailbox.name]
+            state.dropped.append((modseq, mailbox))
             state.messages -= mailbox.messages
             state.size -= mailbox.size
         case MailboxRenamed():

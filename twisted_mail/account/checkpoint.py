@@ -1,15 +1,16 @@
 """Checkpoints: the state as chunks, of which only those that changed since the last one are written.
 
 Chunks: ``head``; per mailbox ``box/<id>/<segment>`` (the live messages of 8192 consecutive UIDs), ``box/<id>/flags``
-(the names of its flags, in order), ``box/<id>/vanished``; and ``delivered/<day>/<modseq>``: the ids of deliveries
-between two checkpoints, kept for `DELIVERED_DAYS`, longer than any queue keeps mail.
+(the names of its flags, in order), ``box/<id>/vanished``; ``delivered/<day>/<modseq>``: the ids of deliveries
+between two checkpoints, kept for `DELIVERED_DAYS`, longer than any queue keeps mail; and ``graves/<modseq>/<part>``: the
+keys of messages that left a mailbox between two checkpoints, kept until their rows are swept.
 """
 
 from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ from pyroaring import BitMap
 from twisted_mail.account.columns import SEGMENT_UIDS, Columns
 from twisted_mail.account.state import AccountState, Mailbox
 from twisted_mail.storage.interfaces import Corrupt
-from twisted_mail.values import MailboxId, ModSeq
+from twisted_mail.values import MailboxId, MessageId, MessageKey, ModSeq
 
 __all__ = [
     "DELIVERED_DAYS",
@@ -29,9 +30,13 @@ __all__ = [
     "column_chunks",
     "decode_columns",
     "decode_delivered",
+    "decode_graves",
     "decode_head",
     "delivered_chunks",
+    "grave_chunks",
+    "segment_ids",
     "stale_mailboxes",
+    "to_be_loaded",
     "thinned",
 ]
 
@@ -39,6 +44,8 @@ T = TypeVar("T")
 
 HEAD: Final = "head"
 DELIVERED_DAYS: Final = 10
+GRAVES: Final = 16_384
+"""Messages in one chunk of graves."""
 _VERSION: Final = 1
 _ARRAYS: Final = ("uids", "modseqs", "sizes", "received", "zones", "saved", "sent", "buckets")
 _SWAP: Final = sys.byteorder == "big"
@@ -127,16 +134,24 @@ def stale_mailboxes(state: AccountState, base: int) -> list[Mailbox]:
     return [m for m in state.mailboxes.values() if m.highest_modseq > base]
 
 
+def to_be_loaded(state: AccountState, base: int) -> list[Mailbox]:
+    """The mailboxes whose columns are wanted to write the checkpoint after *base*, and are not there."""
+    dropped = [mailbox for modseq, mailbox in state.dropped if modseq > base]
+    return [mailbox for mailbox in (*stale_mailboxes(state, base), *dropped) if mailbox.columns is None]
+
+
 def changed_chunks(
     state: AccountState,
     base: int,
     manifest: Mapping[str, ModSeq],
     history: tuple[tuple[int, int], ...],
     today: int,
+    swept: Collection[str] = (),
 ) -> tuple[dict[str, bytes], dict[str, ModSeq]]:
     """What the next checkpoint writes anew, and what it keeps of *manifest*, the one of *base* (0: none).
 
-    *history* holds (modseq, milliseconds) of recent checkpoints, for trimming by age.
+    *history* holds (modseq, milliseconds) of recent checkpoints, for trimming by age; *swept* names chunks of graves
+    that are done with.
     """
     changed = {HEAD: _encode_head(state, history)}
     gone: set[str] = {HEAD}
@@ -169,10 +184,11 @@ def changed_chunks(
             fresh.setdefault(day, []).append(delivery)
     for day, deliveries in fresh.items():
         changed[f"delivered/{day}/{state.modseq}"] = _pack(b"".join(deliveries))
+    changed |= _graves(state, base)
     boxes = {str(id) for id in state.mailboxes}
     kept: dict[str, ModSeq] = {}
     for name, written in manifest.items():
-        if name in changed or name in gone:
+        if name in changed or name in gone or name in swept:
             continue
         kind, _, rest = name.partition("/")
         owner, _, _ = rest.partition("/")
@@ -182,6 +198,19 @@ def changed_chunks(
             continue
         kept[name] = written
     return changed, kept
+
+
+def _graves(state: AccountState, base: int) -> dict[str, bytes]:
+    """What left a mailbox after *base*: expunged, or with its mailbox."""
+    left = [mailbox.columns.left_since(base) for mailbox in stale_mailboxes(state, base) if mailbox.columns is not None]
+    for modseq, mailbox in state.dropped:
+        if modseq > base:
+            if mailbox.columns is None:
+                raise RuntimeError("columns were not loaded before the checkpoint")
+            left += [mailbox.columns.left_since(base), mailbox.columns.packed_keys(mailbox.columns.live)]
+    keys = b"".join(left)
+    parts = range(0, len(keys), GRAVES * 20)
+    return {f"graves/{state.modseq}/{at // (GRAVES * 20)}": _pack(keys[at : at + GRAVES * 20]) for at in parts}
 
 
 def thinned(history: tuple[tuple[int, int], ...], horizon: int) -> tuple[tuple[int, int], ...]:
@@ -326,3 +355,22 @@ def decode_delivered(data: bytes) -> set[bytes]:
     """The ids in one such chunk. Raises ChunkError."""
     ids = _unpack(data, bytes)
     return {ids[at : at + 16] for at in range(0, len(ids), 16)}
+
+
+def grave_chunks(manifest: Mapping[str, ModSeq]) -> dict[str, int]:
+    """The names of the chunks that hold keys of messages that left, with the checkpoint up to which they had left."""
+    return {name: int(name.split("/")[1]) for name in manifest if name.startswith("graves/")}
+
+
+def decode_graves(data: bytes) -> list[MessageKey]:
+    """The keys in one such chunk. Raises ChunkError."""
+    keys = _unpack(data, bytes)
+    return [
+        MessageKey(int.from_bytes(keys[at : at + 4], "big"), MessageId(keys[at + 4 : at + 20]))
+        for at in range(0, len(keys), 20)
+    ]
+
+
+def segment_ids(data: bytes) -> bytes:
+    """The MessageIds, 16 octets each, in one segment of a mailbox's columns. Raises ChunkError."""
+    return _unpack(data, _Segment).ids

@@ -63,6 +63,8 @@ class Columns:
         "ids",
         "journal",
         "journal_floor",
+        "left",
+        "left_modseqs",
         "live",
         "modseqs",
         "received",
@@ -108,6 +110,10 @@ class Columns:
         self.vanished_floor = 0
         """Expunges up to this modseq may have been forgotten."""
         self.vanished_changed = 0
+        self.left = bytearray()
+        """What was expunged since the checkpoint before: bucket and MessageId, 20 octets each, for who sweeps rows."""
+        self.left_modseqs: array[int] = array("Q")
+        """Ascending, beside `left`."""
         self.journal: deque[Moved] = deque()
         """The newest changes, so that a view need not look at every slot."""
         self.journal_floor = 0
@@ -179,6 +185,15 @@ class Columns:
     def keywords(self) -> list[str]:
         """The keywords that were ever used here, in the order of first use."""
         return [name for name in self.flags if not name.startswith("\\")]
+
+    def packed_keys(self, slots: Iterable[int]) -> bytes:
+        """Bucket and MessageId of *slots*, 20 octets each."""
+        ids, buckets = self.ids, self.buckets
+        return b"".join([buckets[slot].to_bytes(4, "big") + ids[slot * 16 : slot * 16 + 16] for slot in slots])
+
+    def left_since(self, modseq: int) -> bytes:
+        """Bucket and MessageId, 20 octets each, of what was expunged after *modseq*, a checkpoint's."""
+        return bytes(self.left[bisect_right(self.left_modseqs, modseq) * 20 :])
 
     def changed_since(self, modseq: int) -> BitMap:
         """The live slots whose modseq is above *modseq*."""
@@ -273,6 +288,8 @@ class Columns:
         self.vanished_modseqs.extend([modseq] * len(slots))
         self.vanished_received.extend(self.received[slot] for slot in slots)
         self.vanished_changed = modseq
+        self.left += self.packed_keys(slots)
+        self.left_modseqs.extend([modseq] * len(slots))
         self._forget_vanished()
         self._note(Moved(modseq, "expunged", slots))
         return slots
@@ -283,6 +300,11 @@ class Columns:
             self.vanished_floor = self.vanished_modseqs[excess - 1]
             excess = bisect_right(self.vanished_modseqs, self.vanished_floor)
             del self.vanished_uids[:excess], self.vanished_modseqs[:excess], self.vanished_received[:excess]
+
+    def forget_left(self, modseq: int) -> None:
+        """A checkpoint of *modseq* has what was expunged up to it."""
+        known = bisect_right(self.left_modseqs, modseq)
+        del self.left_modseqs[:known], self.left[: known * 20]
 
     def compact(self) -> bool:
         """Drop dead slots, when nobody views them and they are many. Starts a new generation."""

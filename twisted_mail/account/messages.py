@@ -257,12 +257,18 @@ class MessageStore:
                     at += 1
         await self._messages.delete_many(account, keys)
 
-    async def give_back(self, account: AccountId, row: MessageRow, *, written: bool) -> None:
-        """The same for a row that no entry will name, *written* or still in memory. Raises StorageError."""
-        if self._references is not None and (refs := refs_of(row.cells["manifest"])):
-            await self._references.remove(refs, message_holder(account, row.key.id))
-        if written:
-            await self._messages.delete_many(account, [row.key])
+    async def give_back(self, account: AccountId, rows: Sequence[MessageRow]) -> None:
+        """The same for *rows* (their manifests are enough) that no entry will name, written or not. Raises StorageError."""
+        for row in rows:
+            if self._references is not None and (refs := refs_of(row.cells["manifest"])):
+                await self._references.remove(refs, message_holder(account, row.key.id))
+        await self._messages.delete_many(account, [row.key for row in rows])
+
+    async def erase(self, account: AccountId) -> AsyncIterator[int]:
+        """Remove all that *account* has; yields how many rows went each time. Raises StorageError."""
+        async for keys in self._messages.iterate(account):
+            await self.remove(account, keys)
+            yield len(keys)
 
     async def put(self, account: AccountId, rows: Sequence[MessageRow]) -> None:
         """Write rows. Raises StorageError."""

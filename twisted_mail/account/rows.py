@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from twisted_mail.account.errors import AccountUnavailable
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+
+from twisted_mail.account.errors import AccountUnavailable, Refused
 from twisted_mail.account.messages import Prepared, ReadAhead
 from twisted_mail.account.state import DAY_SECONDS, AccountState
 from twisted_mail.services import PreparedMessage, StoredMessage
@@ -18,8 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_UNWRITTEN", "MAX_UNWRITTEN_BYTES", "AccountRows", "octets_of"]
 
+R = TypeVar("R")
 MAX_UNWRITTEN = 32
 """Stored messages of one account whose rows wait in memory for the entry that names them."""
+MAX_UNCOMMITTED = 1000
+"""Stored messages of one account that are remembered until an entry names them."""
 MAX_UNWRITTEN_BYTES = 4 * 1024 * 1024
 """Octets of these; a row with more is written at once (its search text alone may have 16 MiB)."""
 
@@ -27,11 +33,15 @@ MAX_UNWRITTEN_BYTES = 4 * 1024 * 1024
 class AccountRows:
     """The part of an open account that has to do with messages rather than with its log."""
 
+    _log = Logger()
+
     def __init__(self, service: AccountService, account: AccountId) -> None:
         self._service = service
         self._id = account
         self._state = AccountState()
         self._unwritten: OrderedDict[bytes, MessageRow] = OrderedDict()
+        self._uncommitted: OrderedDict[bytes, MessageRow] = OrderedDict()
+        """Rows, written or not, that no entry names yet; without their larger cells."""
 
     @property
     def id(self) -> AccountId:
@@ -74,7 +84,27 @@ class AccountRows:
                     raise
         except StorageError as error:
             raise AccountUnavailable("the message could not be stored") from error
+        self._uncommitted[row.key.id.octets] = MessageRow(row.key, {"manifest": row.cells["manifest"]})
+        if len(self._uncommitted) > MAX_UNCOMMITTED:
+            self._uncommitted.popitem(last=False)  # if it is never committed, it is found by who compares everything
         return stored
+
+    async def naming(self, rows: Sequence[bytes], commit: Coroutine[Any, Any, R]) -> R:
+        """The result of *commit*, whose entry names *rows* (ids). Where it is certain that there will be no such entry,
+        the rows and what they hold are given back."""
+        named = [row for id in rows if (row := self._uncommitted.pop(id, None)) is not None]
+        try:
+            return await commit
+        except (Refused, AccountUnavailable):
+            self._give_back(named)
+            raise
+
+    def _give_back(self, rows: Sequence[MessageRow]) -> None:
+        """As well as it goes: what stays is garbage, found by who compares everything."""
+        if rows:
+            Deferred.fromCoroutine(self._service.store.give_back(self._id, rows)).addErrback(
+                lambda failure: self._log.warn("account {id}: garbage stays: {why}", id=self._id, why=failure.value)
+            )
 
     async def _make_room(self) -> None:
         """Write the oldest rows that wait for their entries, until the others are few enough."""
@@ -87,6 +117,8 @@ class AccountRows:
     def forget_unwritten(self) -> None:
         """Nobody has it open: what was stored and not committed is nobody's any more."""
         self._unwritten.clear()
+        rows, self._uncommitted = list(self._uncommitted.values()), OrderedDict()
+        self._give_back(rows)
 
 
 def octets_of(row: MessageRow) -> int:

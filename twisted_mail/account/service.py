@@ -114,6 +114,8 @@ class AccountService:
         self._poll = LoopingCall(self._poll_heads)
         self._poll.clock = clock
         self._watched: set[FollowedAccount] = set()
+        self._to_sweep: dict[OpenAccount, None] = {}
+        self._sweeping: Deferred[None] | None = None
 
     # --- services.Accounts
 
@@ -218,10 +220,37 @@ class AccountService:
         for account in list(self._watched):
             account.refresh_soon()
 
+    # --- sweeping
+
+    def sweep_soon(self, account: OpenAccount) -> None:
+        """*account* has rows to be swept; one account after the other is."""
+        self._to_sweep[account] = None
+        if self._sweeping is None:
+            ended: Deferred[None] = Deferred()
+            self._sweeping = ended
+            Deferred.fromCoroutine(self._sweep()).addErrback(
+                lambda failure: self._log.failure("sweeping accounts failed", failure)
+            ).chainDeferred(ended)
+
+    async def _sweep(self) -> None:
+        try:
+            while self._to_sweep:
+                account = next(iter(self._to_sweep))
+                del self._to_sweep[account]
+                try:
+                    await account.sweep()
+                except StorageError as error:
+                    self._log.warn("account {id}: its rows are swept another time: {why}", id=account.id, why=error)
+        finally:
+            self._sweeping = None
+
     async def stop(self) -> None:
         """Wait for what is in flight."""
         if self._poll.running:
             self._poll.stop()
+        self._to_sweep.clear()
+        if self._sweeping is not None:
+            await self._sweeping
         for account in list(self._open.values()):
             await account.quiet()
             account.close()

@@ -135,6 +135,7 @@ class AccountState:
         "bucket_bytes",
         "by_name",
         "delivered",
+        "dropped",
         "mailboxes",
         "messages",
         "modseq",
@@ -160,6 +161,17 @@ class AccountState:
         """The bucket that takes new message rows, and how many octets of messages lie in it."""
         self.delivered: dict[bytes, tuple[int, int]] = {}
         """DeliveryId -> (modseq, day) of deliveries since the newest checkpoint, for rule 6 of the architecture."""
+
+        self.dropped: list[tuple[int, Mailbox]] = []
+        """(modseq, mailbox) of mailboxes deleted since the newest checkpoint, as they were: their messages are to be
+        swept one day."""
+
+    def forget_left(self, modseq: int) -> None:
+        """A checkpoint of *modseq* has what left mailboxes up to it."""
+        self.dropped = [item for item in self.dropped if item[0] > modseq]
+        for mailbox in self.mailboxes.values():
+            if mailbox.columns is not None:
+                mailbox.columns.forget_left(modseq)
 
     # --- reading
 
