@@ -6,7 +6,9 @@ The driver's own retries are off: each of its calls is one request. What waits f
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import boto3
@@ -39,6 +41,16 @@ IDLE_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 
 
+_sessions = threading.Lock()
+"""Clients are made one at a time; once made, they may be used by any thread."""
+
+
+@cache
+def _session() -> Any:
+    """One for all, since it keeps the protocol's description (reading it takes 0.2 s)."""
+    return boto3.session.Session()
+
+
 def connect(settings: Settings) -> Any:
     """The driver's client (Any: it is made at run time). Takes some 50 ms; call it in a thread. Raises: StorageError."""
     key, secret, token = settings.key, settings.secret, None
@@ -48,7 +60,12 @@ def connect(settings: Settings) -> Any:
             raise Forbidden("no credentials for the object store: none in the URL, none in the environment")
         frozen = found.get_frozen_credentials()
         key, secret, token = frozen.access_key, frozen.secret_key, frozen.token
-    client = boto3.session.Session().client(
+    with _sessions:
+        return _client(settings, key, secret, token)
+
+
+def _client(settings: Settings, key: str, secret: str, token: str | None) -> Any:
+    client = _session().client(
         "s3",
         endpoint_url=settings.endpoint,
         region_name=settings.region,
