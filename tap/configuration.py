@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from twisted_mail.tap.kinds import Kind, Wrong, show
-from twisted_mail.tap.settings import LATER, LISTENERS, Configuration, Declared
+from twisted_mail.tap.settings import LATER, LISTENERS, Configuration, Declared, listeners_of, role_of
 from twisted_mail.tap.toml_lines import Path as KeyPath
 from twisted_mail.tap.toml_lines import key_lines, line_of
 
@@ -271,10 +271,18 @@ class _Reading:
         if (tls.certificate is None) != (tls.key is None):
             given, missing = ("certificate", "key") if tls.certificate is not None else ("key", "certificate")
             self._problem(("tls", given), f"is given without tls.{missing}")
-        if not any(getattr(listen, name) for name in LISTENERS):
-            self._problem(("listen",), "nothing listens anywhere: name at least one of " + ", ".join(LISTENERS))
+        roles = set(configuration.roles)
+        silent = set(listeners_of(configuration)) <= {"metrics"}
+        if silent and ("delivery" not in roles or roles & {role_of(name) for name in LISTENERS}):
+            if any(getattr(listen, name) for name in LISTENERS):
+                self._problem(("roles",), "no listener in [listen] belongs to these roles, so there is nothing to do")
+            else:
+                self._problem(("listen",), "nothing listens anywhere: name at least one of " + ", ".join(LISTENERS))
+        for number, role in enumerate(configuration.roles):
+            if role in configuration.roles[:number]:
+                self._problem(("roles", number), f"{show(role)} is named twice")
         taken: dict[str, str] = {}
-        for name in LISTENERS:
+        for name in (*LISTENERS, "metrics"):
             for number, text in enumerate(getattr(listen, name)):
                 if text in taken and not re.match(r"tcp6?:0(:|$)", text):
                     self._problem(("listen", name, number), f"{show(text)} is taken by {taken[text]}")

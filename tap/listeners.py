@@ -24,7 +24,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_mail.tap.kinds import show
-from twisted_mail.tap.settings import LISTENERS, Configuration
+from twisted_mail.tap.settings import Configuration, listeners_of
 
 __all__ = ["AdoptedSocket", "ConnectionCounts", "Gate", "Listener", "StartError", "adopt_all", "bind_all"]
 
@@ -61,6 +61,9 @@ class ConnectionCounts:
             if not self._by_address[address]:
                 del self._by_address[address]
 
+
+PROBES: Final = 100
+"""Connections at a time to one port for probes."""
 
 _REFUSALS: Final[Mapping[str, bytes]] = {
     "smtp": b"421 4.7.0 Too many connections, try again later\r\n",
@@ -219,9 +222,9 @@ def bind_all(reactor: Any, configuration: Configuration, counts: ConnectionCount
     """Bind every listener of *configuration*; none accepts yet. Raises: StartError (then nothing stays bound)."""
     bound: list[Listener] = []
     try:
-        for name in LISTENERS:
+        for name in listeners_of(configuration):
             for endpoint in getattr(configuration.listen, name):
-                bound.append(_bind(reactor, name, endpoint, counts))
+                bound.append(_bind(reactor, name, endpoint, _counts_for(name, counts)))
     except StartError:
         for listener in bound:
             listener.port.stopListening()
@@ -229,11 +232,16 @@ def bind_all(reactor: Any, configuration: Configuration, counts: ConnectionCount
     return bound
 
 
+def _counts_for(name: str, counts: ConnectionCounts) -> ConnectionCounts:
+    """A server that is full of mail connections must still answer a probe: else it is taken for dead."""
+    return ConnectionCounts(total=PROBES, per_address=0) if name == "metrics" else counts
+
+
 def adopt_all(reactor: Any, sockets: list[AdoptedSocket], counts: ConnectionCounts) -> list[Listener]:
     """The listeners of a worker, from the sockets that its master has bound; none accepts yet."""
     adopted = []
     for each in sockets:
-        gate = Gate(each.name, counts)
+        gate = Gate(each.name, _counts_for(each.name, counts))
         port = reactor.adoptStreamPort(each.descriptor, socket.AddressFamily(each.family), gate)
         port.stopReading()
         adopted.append(Listener(each.name, "", port, gate))

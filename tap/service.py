@@ -17,6 +17,7 @@ from twisted.logger import Logger
 from twisted_mail.tap.leaving import cannot_start, notify, on_hangup
 from twisted_mail.tap.listeners import AdoptedSocket, ConnectionCounts, Listener, StartError, adopt_all, bind_all
 from twisted_mail.tap.settings import Configuration
+from twisted_mail.tap.status import Metric, Readiness, status_factory
 
 if TYPE_CHECKING:
     from twisted_mail.tap.options import Options
@@ -32,6 +33,12 @@ class Suite(Protocol):
 
     def reload(self) -> None:
         """Read certificates again."""
+
+    def readiness(self, state: str) -> Readiness:
+        """Whether it can do its work. *state*: ``starting``, ``serving`` or ``draining``."""
+
+    def metrics(self) -> Sequence[Metric]:
+        """What it counts."""
 
     def drain(self) -> None:
         """No connection will come any more: tell the sessions, which end when what is in flight is finished."""
@@ -79,6 +86,7 @@ class MailService(Service):
         self._counts = ConnectionCounts(total=limits.connections, per_address=limits.connections_per_address)
         self._listeners: list[Listener] = []
         self._suite: Suite | None = None
+        self._state = "starting"
         self._starting: Deferred[None] | None = None
         self._bound = False
         self._failed = False
@@ -87,6 +95,23 @@ class MailService(Service):
     def listeners(self) -> Sequence[Listener]:
         """The bound listeners, in the configuration's order."""
         return tuple(self._listeners)
+
+    @property
+    def _mail(self) -> Sequence[Listener]:
+        """The listeners where mail is spoken."""
+        return [listener for listener in self._listeners if listener.name != "metrics"]
+
+    @property
+    def _probed(self) -> Sequence[Listener]:
+        """Those for probes, which answer until the end."""
+        return [listener for listener in self._listeners if listener.name == "metrics"]
+
+    def _metrics(self, suite: Suite) -> Sequence[Metric]:
+        here: dict[str, int] = {}
+        for listener in self._mail:
+            here[listener.name] = here.get(listener.name, 0) + listener.gate.connections
+        values = [({"listener": name}, float(count)) for name, count in here.items()]
+        return [Metric("connections", "gauge", "Connections that are open.", values), *suite.metrics()]
 
     # --- start
 
@@ -117,6 +142,9 @@ class MailService(Service):
             prepare_data(self._configuration.data)
             suite = self._assemble()
             self._suite = suite
+            status = status_factory(lambda: suite.readiness(self._state), lambda: self._metrics(suite))
+            for listener in self._probed:
+                listener.open(status)  # probes are answered while the stores are opened
             factories = await suite.start()
         except StartError as error:
             self._give_up(error)
@@ -128,8 +156,10 @@ class MailService(Service):
             self._give_up(StartError(f"{type(error).__name__}: {error}; the log has the details"))
             return
         for listener in self._listeners:
-            listener.open(factories[listener.name])
+            if listener.name != "metrics":
+                listener.open(factories[listener.name])
             self.log.info("{name} on {host}", name=listener.name, host=listener.port.getHost())
+        self._state = "serving"
         notify("READY=1")
         self._ready()
 
@@ -155,12 +185,21 @@ class MailService(Service):
         return Deferred.fromCoroutine(self._drain())
 
     async def _drain(self) -> None:
+        self._state = "draining"  # probes hear it before a port closes
         starting, self._starting = self._starting, None
         if starting is not None and not starting.called:
             starting.cancel()
             await starting
-        for listener in self._listeners:
+        for listener in self._mail:
             await listener.close()
+        try:
+            await self._drain_suite()
+        finally:
+            for listener in self._probed:
+                await listener.close()
+                listener.gate.abort()
+
+    async def _drain_suite(self) -> None:
         suite, self._suite = self._suite, None
         if suite is None:
             return
@@ -168,7 +207,7 @@ class MailService(Service):
             suite.drain()
         except Exception:
             self.log.failure("telling the sessions")
-        gates = [listener.gate for listener in self._listeners]
+        gates = [listener.gate for listener in self._mail]
         await self._at_most(self._configuration.process.drain, gatherResults([gate.empty() for gate in gates]))
         left = sum(gate.abort() for gate in gates)
         if left:

@@ -36,10 +36,12 @@ from twisted_mail.tap.kinds import (
 __all__ = [
     "LATER",
     "LISTENERS",
+    "ROLES",
     "AccountSettings",
     "AuthSettings",
     "Certificate",
     "Configuration",
+    "DeliverySettings",
     "IMAPSettings",
     "LimitSettings",
     "ListenSettings",
@@ -50,6 +52,8 @@ __all__ = [
     "StorageSettings",
     "TLSSettings",
     "ThreadSettings",
+    "listeners_of",
+    "role_of",
     "section",
     "setting",
 ]
@@ -120,9 +124,31 @@ class ListenSettings:
     pop3s: tuple[str, ...] = setting(
         Many(Endpoint()), ["tcp:8995"], "POP3, encrypted from the start. The usual port is 995."
     )
+    metrics: tuple[str, ...] = setting(
+        Many(Endpoint()),
+        [],
+        "HTTP for probes and for Prometheus: /healthz, /readyz, /metrics. Open to whoever reaches it: keep it on an inner "
+        "network. Every node has it, whatever its roles.",
+    )
 
 
 LISTENERS: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
+"""Where mail is spoken; `metrics` is beside them."""
+ROLES: Final = ("smtp", "submission", "lmtp", "imap", "pop3", "managesieve", "http", "delivery", "relay")
+
+
+def role_of(listener: str) -> str:
+    """The role that opens *listener*: ``imaps`` belongs to ``imap``."""
+    return {"submissions": "submission", "imaps": "imap", "pop3s": "pop3"}.get(listener, listener)
+
+
+def listeners_of(configuration: Configuration) -> tuple[str, ...]:
+    """Names of the listeners that this configuration opens: those that have endpoints, and a role of this node."""
+    return tuple(
+        name
+        for name in (*LISTENERS, "metrics")
+        if getattr(configuration.listen, name) and (name == "metrics" or role_of(name) in configuration.roles)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,10 +258,33 @@ class SMTPSettings:
     hops: int = setting(
         Whole(10, 1000), 100, "Received fields in a message before it is taken for a loop (RFC 5321 section 6.3)."
     )
+    straight: float = setting(
+        Duration(low=0.1, high=300),
+        "5s",
+        "How long the store has to take a message before it goes into the queue instead, on a node with the role "
+        "`delivery`. The peer hears 250 either way.",
+    )
     subaddress: str = setting(
         Text("one of + - = _ . or empty", r"[-+=_.]?"),
         "+",
         "What parts a user from a detail, as in user+tag (RFC 5233). Empty: no sub-addresses.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliverySettings:
+    """Mail that waits in the inbound queue. A node with the role `delivery` takes it out and puts it into accounts."""
+
+    concurrent: int = setting(Whole(1, 1000), 16, "Items that one process works on at a time.")
+    lease: float = setting(
+        Duration(low=20, high=3600),
+        "1m",
+        "How long an item stays with a node that is not heard of any more. It is held on to while it is worked on.",
+    )
+    expire: float = setting(
+        Duration(low=60, high=60 * 86_400),
+        "5d",
+        "How long an item is tried. After that it is held as a dead letter, until `mailctl queue` releases or deletes it.",
     )
 
 
@@ -357,6 +406,7 @@ class ThreadSettings:
 
     storage: int = setting(Whole(1, 64), 4, "Reading the embedded store (its writer has a thread of its own).")
     blobs: int = setting(Whole(1, 64), 4, "Reading and writing blobs.")
+    spool: int = setting(Whole(1, 64), 2, "Keeping large messages on disk while they come in.")
     passwords: int = setting(Whole(1, 64), 2, "Hashing passwords, which takes a processor for some 50 ms each.")
 
 
@@ -371,11 +421,27 @@ class Configuration:
         "the machine's name",
     )
     data: Path = setting(Files(), "mail-data", "The folder of the embedded store, and of what is made at the first start.")
+    roles: tuple[str, ...] = setting(
+        Many(Choice(ROLES), least=1),
+        list(ROLES),
+        "What this node does. `smtp`, `submission`, `lmtp`, `imap`, `pop3`: it opens these listeners, as far as `[listen]` "
+        "names them (`submissions`, `imaps` and `pop3s` go along). `delivery`: mail that it accepts goes straight into "
+        "the store, and it takes what waits in the queue; without it, everything it accepts is queued for others. "
+        "`managesieve`, `http` and `relay` are taken and start nothing yet.",
+        "all of them",
+    )
+    node: str = setting(
+        Text("a name of letters, digits, - _ and .", r"[A-Za-z0-9._-]{0,64}"),
+        "",
+        "The name of this node among the others, each its own. Several workers add their numbers. Empty: the machine's "
+        "name and the worker's number, so two servers on one machine need one each.",
+    )
     listen: ListenSettings = section(ListenSettings, "Listeners.")
     tls: TLSSettings = section(TLSSettings, "Certificates.")
     auth: AuthSettings = section(AuthSettings, "Logging in.")
     limits: LimitSettings = section(LimitSettings, "Bounds for every protocol.")
     smtp: SMTPSettings = section(SMTPSettings, "SMTP, submission and LMTP.")
+    delivery: DeliverySettings = section(DeliverySettings, "The inbound queue.")
     imap: IMAPSettings = section(IMAPSettings, "IMAP.")
     pop3: POP3Settings = section(POP3Settings, "POP3.")
     account: AccountSettings = section(AccountSettings, "Accounts.")
@@ -387,8 +453,6 @@ class Configuration:
 
 LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
     {
-        ("roles",): "every process serves everything",
-        ("node",): "there is one node",
         ("dns",): "nothing is looked up",
         ("relay",): "mail for other domains is refused",
         ("signing",): "nothing is sent that could be signed",
@@ -398,7 +462,6 @@ LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
         ("listen", "managesieve"): "there are no scripts",
         ("listen", "http"): "there is no HTTP server",
         ("listen", "https"): "there is no HTTP server",
-        ("listen", "metrics"): "there is no HTTP server",
     }
 )
 """Keys of rooms that do not exist yet, and what holds instead. They are refused, not ignored."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from twisted_mail.account.service import AccountService, AccountSettings
 from twisted_mail.account.tree import NewMailbox
 from twisted_mail.storage import Backend, open_backend
 from twisted_mail.storage.interfaces import EngineContext, StorageError
 from twisted_mail.tap.listeners import StartError
+from twisted_mail.tap.masking import masked_in
 from twisted_mail.tap.settings import Configuration
 
-__all__ = ["Stores", "account_settings", "open_stores"]
+__all__ = ["Stores", "account_settings", "datacenter_of", "open_stores"]
 
 _ROLES = ("metadata", "blobs", "messaging", "queue", "bus", "cache")
+_DRIVERS = {"cql": "scylla-driver", "s3": "boto3", "nats": "nats-py"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +26,15 @@ class Stores:
 
     backend: Backend
     accounts: AccountService
+    urls: tuple[str, ...] = ()
+    """Where the stores are; they may hold passwords."""
 
     async def start(self) -> None:
         """Raises: StartError with the engine's words."""
         try:
             await self.backend.start()
         except StorageError as error:
-            raise StartError(f"storage: {error}") from None
+            raise StartError(f"storage: {masked_in(str(error), self.urls)}") from None
 
     async def stop(self) -> None:
         """Finish what is in flight, then close the stores."""
@@ -50,24 +55,49 @@ def account_settings(configuration: Configuration) -> AccountSettings:
     )
 
 
-def open_stores(reactor: Any, configuration: Configuration) -> Stores:
-    """Build everything; nothing is opened yet. Raises: StartError."""
+def datacenter_of(configuration: Configuration) -> str:
+    """The data centre that this node is in, as the URL of its metadata says; empty: there is only one."""
+    return parse_qs(urlsplit(configuration.storage.metadata).query).get("datacenter", [""])[0]
+
+
+def open_stores(reactor: Any, configuration: Configuration, node: str = "") -> Stores:
+    """Build everything; nothing is opened yet. *node*: this one's name among the members; empty: it will not be one.
+
+    Raises: StartError.
+    """
     storage, threads = configuration.storage, configuration.threads
     urls = {role: url for role in _ROLES if (url := getattr(storage, role))}
     if urls["blobs"] == "file:":
         urls["blobs"] = f"file:?threads={threads.blobs}"
     context = EngineContext(reactor=reactor, data=configuration.data, options={"readers": str(threads.storage)})
+    secrets = tuple(urls.values())
     try:
         backend = open_backend(urls, context)
-    except (ValueError, ImportError) as error:
-        raise StartError(f"storage: {error}") from None
+    except ImportError as error:
+        raise StartError(f"storage: {_missing(error, urls)}") from None
+    except ValueError as error:
+        raise StartError(f"storage: {masked_in(str(error), secrets)}") from None
     accounts = AccountService(
         log=backend.account_log,
         messages=backend.messages,
         blobs=backend.blobs,
+        references=backend.references,
         leases=backend.leases,
         bus=backend.bus,
         clock=reactor,
         settings=account_settings(configuration),
+        members=backend.members,
+        node=node,
+        datacenter=datacenter_of(configuration),
+        directory=backend.directory,
     )
-    return Stores(backend, accounts)
+    return Stores(backend, accounts, secrets)
+
+
+def _missing(error: ImportError, urls: dict[str, str]) -> str:
+    """Which driver it takes, and how it is had."""
+    wanted = sorted({_DRIVERS[scheme] for url in urls.values() if (scheme := url.partition(":")[0]) in _DRIVERS})
+    if not wanted:
+        return str(error)
+    names = ", ".join(wanted)
+    return f"a driver is not installed ({error}); {names}: pip install 'twisted-mail-suite[cluster]'"

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
 from twisted.logger import Logger
 
@@ -15,7 +16,17 @@ from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
 from twisted_mail.auth.service import AuthenticationService, load_secret
 from twisted_mail.auth.threads import HashThreads
 from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
-from twisted_mail.delivery import DeliverySettings, MailIntake, Ways
+from twisted_mail.delivery import (
+    Bodies,
+    DeliveryCounts,
+    DeliverySettings,
+    InboundQueue,
+    MailIntake,
+    SpoolFolder,
+    Ways,
+)
+from twisted_mail.delivery.failing import RetrySettings
+from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings as IMAPSettings
@@ -24,12 +35,15 @@ from twisted_mail.pop3.settings import Settings as POP3Settings
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
 from twisted_mail.smtp.server import SMTPServerFactory
-from twisted_mail.storage.interfaces import StorageError, Unavailable
+from twisted_mail.storage.interfaces import StorageError
+from twisted_mail.tap.counting import delivery_metrics, engine_name
 from twisted_mail.tap.listeners import StartError
+from twisted_mail.tap.masking import masked_in
 from twisted_mail.tap.service import Suite, prepare_data
-from twisted_mail.tap.settings import LISTENERS, Configuration
-from twisted_mail.tap.stores import open_stores
-from twisted_mail.values import AccountId
+from twisted_mail.tap.settings import Configuration, listeners_of
+from twisted_mail.tap.status import Metric, Readiness
+from twisted_mail.tap.stores import datacenter_of, open_stores
+from twisted_mail.tap.threads import Threads
 
 __all__ = ["Node", "assemble", "check", "imap_settings", "pop3_settings", "smtp_limits", "tls_contexts"]
 
@@ -42,10 +56,12 @@ class Node:
     """From 1."""
     of: int
 
-    @property
-    def name(self) -> str:
-        """Among the members: the machine's name, not the configured one, which several machines may share."""
-        return f"{socket.gethostname()}-{self.number}"
+    def name(self, configured: str) -> str:
+        """Among the members: *configured*, and the number where there are several; else the machine's name (not
+        `hostname`, which several machines may share) and the number."""
+        if configured and self.of == 1:
+            return configured
+        return f"{configured or socket.gethostname()}-{self.number}"
 
 
 def check(configuration: Configuration) -> None:
@@ -111,11 +127,6 @@ def pop3_settings(configuration: Configuration) -> POP3Settings:
     )
 
 
-async def _nothing_is_forwarded(account: AccountId, request: bytes) -> bytes:
-    """Every node carries out itself what its sessions ask for, so there is no request that it could know."""
-    raise Unavailable("this version forwards nothing")
-
-
 class _Suite:
     """Everything of one process."""
 
@@ -124,9 +135,13 @@ class _Suite:
     def __init__(self, reactor: Any, configuration: Configuration, node: Node, checkers: Sequence[Any]) -> None:
         self._reactor = reactor
         self._configuration = configuration
-        self._node = node
+        self._name = node.name(configuration.node)
         self._checkers = checkers
-        self._stores = open_stores(reactor, configuration)
+        self._stores = open_stores(reactor, configuration, self._name)
+        self._spool = Threads(reactor, configuration.threads.spool, "spool")
+        self._counts = DeliveryCounts()
+        self._worker: DeliveryWorker | None = None
+        self._worker_ends: Deferred[None] | None = None
         self._threads = HashThreads(reactor, configuration.threads.passwords)
         self._tls: TLSContexts | None = None
         self._recents = Recents(time.time())
@@ -140,9 +155,58 @@ class _Suite:
         await self._stores.start()
         self._started = True
         authentication = self._authentication()
-        intake = MailIntake(
-            self._stores.backend.directory,
-            Ways(accounts=self._stores.accounts, clock=self._reactor),
+        intake = self._intake()
+        for name in listeners_of(configuration):
+            if name != "metrics":
+                self._factories[name] = self._factory(name, authentication, intake)
+        try:
+            await self._stores.backend.members.join(
+                self._name,
+                frozenset(configuration.roles),
+                self._stores.accounts.serve,
+                datacenter_of(configuration),
+            )
+        except StorageError as error:
+            # being a member makes things faster, nothing more
+            self._log.warn("other nodes will not know of this one: {why}", why=error)
+        if self._worker is not None:
+            self._worker.start()
+        return self._factories
+
+    def _intake(self) -> MailIntake:
+        """Where mail goes in, with its two ways; the worker at the end of the second, if that is this node's."""
+        configuration, backend, accounts = self._configuration, self._stores.backend, self._stores.accounts
+        works = "delivery" in configuration.roles
+        bodies = Bodies(backend.blobs, backend.references, self._reactor, overflow=backend.queue_bodies)
+        spools = SpoolFolder(configuration.data / "spool", self._spool.defer)
+        queue = InboundQueue(backend.queue, bodies, spools, self._reactor, counts=self._counts)
+        if works:
+            settings = configuration.delivery
+            self._worker = DeliveryWorker(
+                backend.queue,
+                bodies,
+                accounts,
+                backend.directory,
+                self._reactor,
+                settings=WorkerSettings(
+                    concurrent=settings.concurrent,
+                    lease_seconds=settings.lease,
+                    margin_seconds=settings.lease / 6,
+                    retry=RetrySettings(expire_seconds=settings.expire),
+                ),
+                counts=self._counts,
+            )
+            queue.wake(self._worker.wake)
+        return MailIntake(
+            backend.directory,
+            Ways(
+                accounts=accounts,
+                clock=self._reactor,
+                queue=queue,
+                straight=works,
+                straight_seconds=configuration.smtp.straight,
+                counts=self._counts,
+            ),
             DeliverySettings(
                 hostname=configuration.hostname,
                 subaddress=configuration.smtp.subaddress,
@@ -150,16 +214,6 @@ class _Suite:
                 remember_seconds=1.0,
             ),
         )
-        for name in LISTENERS:
-            if getattr(configuration.listen, name):
-                self._factories[name] = self._factory(name, authentication, intake)
-        try:
-            members = self._stores.backend.members
-            await members.join(self._node.name, frozenset(self._factories), _nothing_is_forwarded)
-        except StorageError as error:
-            # being a member makes things faster, nothing more
-            self._log.warn("other nodes will not know of this one: {why}", why=error)
-        return self._factories
 
     def _authentication(self) -> AuthenticationService:
         configuration, backend = self._configuration, self._stores.backend
@@ -223,14 +277,34 @@ class _Suite:
         if self._tls is not None:
             self._tls.reload()
 
+    def readiness(self, state: str) -> Readiness:
+        """See `tap.service.Suite`. An engine that has not been started yet is not down."""
+        down = self._stores.backend.health() if self._started else {}
+        words = {name: masked_in(trouble, self._stores.urls) for name, trouble in down.items()}
+        return Readiness(self._name, self._configuration.roles, state, words)
+
+    def metrics(self) -> Sequence[Metric]:
+        """What this process has counted."""
+        down = self._stores.backend.health() if self._started else {}
+        names = sorted({engine_name(engine) for engine in self._stores.backend.engines})
+        return delivery_metrics(self._counts, {name: name not in down for name in names})
+
     def drain(self) -> None:
-        """Every factory tells its sessions."""
+        """Every factory tells its sessions, and the worker leases no more."""
+        if self._worker is not None:
+            self._worker_ends = Deferred.fromCoroutine(self._worker.stop(self._configuration.process.drain))
+            self._worker_ends.addErrback(lambda failure: self._log.failure("ending the delivery worker", failure))
         for factory in self._factories.values():
             factory.drain()  # type: ignore[attr-defined]  # each of our servers has it
 
     async def stop(self) -> None:
-        """Close the stores, if they were opened."""
+        """Close the stores, if they were opened; before that the worker, if it has not been told to end."""
+        if self._worker_ends is not None:
+            await self._worker_ends
+        elif self._worker is not None:
+            await self._worker.stop(0.0)
         self._threads.stop()
+        self._spool.stop()
         if self._started:
             try:
                 await self._stores.backend.members.leave()

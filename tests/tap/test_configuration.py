@@ -172,8 +172,8 @@ def test_a_wrong_value_is_named_with_its_line(tmp_path: Path, text: str, expecte
 
 
 def test_an_engine_that_is_not_installed_is_named_without_its_password(tmp_path: Path) -> None:
-    (text,) = problems(tmp_path, '[storage]\nmetadata = "cql://user:secret@host/mail"')
-    assert text.startswith("2: storage.metadata: no storage engine for cql: is installed (there are: file, memory, ")
+    (text,) = problems(tmp_path, '[storage]\nmetadata = "tape://user:secret@host/mail"')
+    assert text.startswith("2: storage.metadata: no storage engine for tape: is installed (there are: cql, file, ")
     assert "secret" not in text
 
 

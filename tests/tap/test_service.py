@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from twisted.trial.unittest import TestCase
 from twisted_mail.tap.configuration import load
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.service import MailService, prepare_data
+from twisted_mail.tap.status import Metric, Readiness
 
 reactor: Any = _reactor
 
@@ -36,6 +37,7 @@ class FakeSuite:
 
     def __init__(self, *, polite: bool = True, failure: Exception | None = None) -> None:
         self.said: list[str] = []
+        self.down: dict[str, str] = {}
         self.polite = polite
         self.failure = failure
         self.gate: Deferred[None] | None = None
@@ -53,6 +55,12 @@ class FakeSuite:
 
     def reload(self) -> None:
         self.said.append("reload")
+
+    def readiness(self, state: str) -> Readiness:
+        return Readiness("here", ("imap",), state, self.down)
+
+    def metrics(self) -> Sequence[Metric]:
+        return [Metric("things_total", "counter", "Things.", [({"kind": "one"}, 3)])]
 
     def drain(self) -> None:
         self.said.append("drain")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,11 +10,9 @@ import click
 from twisted_mail.admin.invocation import Group, the_invocation
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.tap.configuration import fields_of
+from twisted_mail.tap.masking import masked
 
 __all__ = ["config"]
-
-_SECRET = re.compile(r"(?<=://)([^/@\s]*):([^/@\s]*)@")
-
 
 @click.group(cls=Group)
 def config() -> None:
@@ -28,7 +25,7 @@ def _plain(value: object) -> Any:
         case None | bool() | int() | float():
             return value
         case str():
-            return _SECRET.sub(r"\1:…@", value)
+            return masked(value)
         case tuple() | list():
             return [_plain(each) for each in value]
         case Mapping():

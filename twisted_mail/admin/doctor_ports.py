@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from twisted_mail.admin.findings import Finding
-from twisted_mail.tap.settings import LISTENERS, Configuration
+from twisted_mail.tap.settings import Configuration, listeners_of
 
 __all__ = ["endpoint_parts", "greeting", "look"]
 
@@ -53,8 +53,13 @@ def greeting(kind: str, address: tuple[str, int] | str, seconds: float = SECONDS
 
 
 def look(configuration: Configuration) -> list[Finding]:
-    """A finding for each listener."""
-    return [_listener(name, text) for name in LISTENERS for text in getattr(configuration.listen, name)]
+    """A finding for each listener of mail that this node opens (that for probes has no greeting to look at)."""
+    return [
+        _listener(name, text)
+        for name in listeners_of(configuration)
+        if name != "metrics"
+        for text in getattr(configuration.listen, name)
+    ]
 
 
 def _listener(name: str, text: str) -> Finding:

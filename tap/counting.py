@@ -1,0 +1,49 @@
+"""A node's counts as Prometheus is told them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from twisted_mail.delivery import DeliveryCounts
+from twisted_mail.storage.interfaces import Engine
+from twisted_mail.tap.status import Metric
+
+__all__ = ["delivery_metrics", "engine_name"]
+
+
+def engine_name(engine: Engine) -> str:
+    """As `Backend.health` names it: ``sqlite``, ``cql``, …"""
+    return type(engine).__name__.removesuffix("Engine").lower()
+
+
+def delivery_metrics(counts: DeliveryCounts, up: Mapping[str, bool]) -> Sequence[Metric]:
+    """*up*: each dependency, and whether it answers."""
+    return [
+        Metric(
+            "accepted_total",
+            "counter",
+            "Copies of messages by the way they took: straight into the account, queued, or refused.",
+            [
+                ({"way": "straight"}, counts.straight),
+                ({"way": "queued"}, counts.queued),
+                ({"way": "refused"}, counts.refused),
+            ],
+        ),
+        Metric(
+            "delivery_attempts_total",
+            "counter",
+            "Attempts from the inbound queue by what came of them.",
+            [
+                ({"result": "delivered"}, counts.delivered),
+                ({"result": "retried"}, counts.retried),
+                ({"result": "held"}, counts.held),
+            ],
+        ),
+        Metric("queue_in_flight", "gauge", "Queue items that this process works on.", [({}, counts.in_flight)]),
+        Metric(
+            "dependency_up",
+            "gauge",
+            "Whether a store answers.",
+            [({"name": name}, 1 if well else 0) for name, well in up.items()],
+        ),
+    ]
