@@ -11,10 +11,10 @@ PYTEST_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv dev clients test lint format types docs bench demo fuzz soak build clean
+.PHONY: help venv dev clients services test test-faults test-cluster lint format types docs bench demo fuzz soak build clean
 
 help:  ## these lines
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
 
 # --- environments: made once, made again when pyproject.toml changes ----------------------------------------------
 
@@ -34,13 +34,25 @@ dev: $(VENV)/made-dev    ## the same with mypy, ruff, towncrier, tox
 clients:
 	@.ci/clients
 
+services: venv           ## the servers of the distributed store (Cassandra, NATS, VersityGW), fetched for the tests
+	@.ci/services
+	$(BIN)/python -m tests.services fetch
+
 # --- what everybody runs --------------------------------------------------------------------------------------------
 
 demo: venv               ## a demo domain with two accounts and their mail, servers up, and how to use them
 	$(BIN)/python -m twisted_mail.admin.demo
 
 test: venv clients       ## all tests
+	@.ci/services
+	@$(BIN)/python -m tests.services fetch --or-go-on
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests
+
+test-faults: venv clients services  ## the tests marked faults: servers of a cluster are killed for minutes
+	$(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST_ARGS) tests
+
+test-cluster: venv       ## the suites of the distributed store on servers of yours: CQL=cql://… S3=s3://… NATS=nats://…
+	$(BIN)/python -m pytest -m "cluster and not faults" $(PYTEST_ARGS) tests
 
 # --- for those who change the code --------------------------------------------------------------------------------
 
