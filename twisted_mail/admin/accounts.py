@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from twisted_mail.account.entries import EntryError, decode_entry, describe_entry
+from twisted_mail.account.moving import move_home
 from twisted_mail.admin.checking import AccountCheck, worst
 from twisted_mail.admin.invocation import Group, on_store, the_invocation
 from twisted_mail.admin.opening import Store
@@ -19,7 +20,7 @@ __all__ = ["account"]
 
 @click.group(cls=Group)
 def account() -> None:
-    """The log of a user's account: look into it, and check what is made from it."""
+    """The log of a user's account: look into it, check what is made from it, move it to another data centre."""
 
 
 def _facts(entry: LogEntry) -> dict[str, Any]:
@@ -140,3 +141,35 @@ async def check(store: Store, address: str, deep: bool, repair: bool) -> None:
         out.text(f"{record.address}: {facts['result']} ({counted})")
     if facts["result"] == "error":
         raise Problem(Status.FAILED, "check", f"{record.address}: {len(findings)} findings")
+
+
+@account.command("move")
+@click.argument("address", metavar="USER")
+@click.option("--to", required=True, metavar="DATACENTER", help="The new home, as storage.metadata names it.")
+@click.option("--unseen", is_flag=True, help="Even if no node of that data centre is known to be alive.")
+@on_store()
+async def move(store: Store, address: str, to: str, unseen: bool) -> None:
+    """Move a user's account to another data centre, the only one whose nodes change it from then on.
+
+    No change is lost: the move is the last entry that the old home writes, and the new home goes on where it has every
+    entry below. Until it has, mail waits in the queue. If the command is interrupted, give it again.
+    """
+    record = await store.user(address)
+    here = store.accounts.datacenter
+    if not here:
+        raise Problem(Status.FAILED, "one-datacenter", "this store has one data centre: storage.metadata names none")
+    alive = {member.datacenter for member in await store.backend.members.alive()}
+    if to not in alive | {here} and not unseen:
+        known = ", ".join(sorted(alive | {here}))
+        text = f"no node of {to} is alive (known: {known}); an account that moves there cannot be changed until one is"
+        raise Problem(Status.NOT_FOUND, "no-datacenter", f"{text}: add --unseen if that is meant")
+    moved = await move_home(store.accounts, store.directory, record.id, to)
+    out = the_invocation().out
+    if out.as_json:
+        out.one({"user": record.address, "from": moved.before, "to": moved.to, "seen": moved.seen})
+        return
+    if not moved.seen:
+        raise Problem(
+            Status.TEMPORARY, "unseen", f"{record.address} is at home in {to}, which has not seen it yet: run this again"
+        )
+    out.text(f"{record.address}: at home in {moved.to}" + (f", until now in {moved.before}" if moved.before != to else ""))
