@@ -64,7 +64,9 @@ class Settings:
         if parts.scheme not in ("nats", "tls") or not hosts or parts.path not in ("", "/") or parts.fragment:
             raise ValueError("a NATS URL is nats://host:port,host:port?name=value")
         # a URL may hold what is secret: no error repeats it
-        given = {**options, **dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))}
+        own = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        # *options* come from elsewhere: those of other engines are among them
+        given = {name: text for name, text in options.items() if name in _TEXT | _WHOLE | _SECONDS | {"tls"}} | own
         values: dict[str, object] = {"servers": tuple(_server(host) for host in hosts.split(","))}
         if parts.scheme == "tls":
             values["tls"] = True
