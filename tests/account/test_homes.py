@@ -14,10 +14,12 @@ from twisted.internet.defer import Deferred
 from tests.account.centres import CentreNode, World
 from tests.account.house import House, now
 from tests.account.test_intents import add, message
+from tests.account.test_machine import ACCOUNT
 from twisted_mail.account.entries import SettingChanged, decode_entry
 from twisted_mail.account.errors import AccountUnavailable, CannotChange, OutcomeUnknown, Refused
 from twisted_mail.account.homes import HOME_SETTING, ClaimHome, MoveHome, NotHome, recorded_home
 from twisted_mail.account.intents import AddMessages, Intent, SetSetting
+from twisted_mail.account.moving import Moved, move_home
 from twisted_mail.account.service import AccountService
 from twisted_mail.storage.interfaces import AccountRecord, Domain
 from twisted_mail.values import AccountId, DeliveryId
@@ -248,6 +250,31 @@ def test_clocks_that_disagree_lose_nothing_at_a_move(skew: int) -> None:
     assert ask(world, two, delivery(two))[0].uids == range(3, 4)
     world.replicate_all()
     assert len(world.deliveries("dc1")) == len(world.deliveries("dc2")) == 3
+
+
+def test_a_move_is_finished_when_the_new_home_has_the_log_and_the_directory_says_so() -> None:
+    world, one, two = two_centres()
+    directory = House().engine.directory
+    now(directory.add_domain(Domain("example.org")))
+    now(directory.add_account(AccountRecord(ACCOUNT, "ann@example.org", home="dc1")))
+    ended: list[Any] = []
+
+    def recorded() -> str:
+        record = now(directory.account(ACCOUNT))
+        assert record is not None
+        return record.home
+
+    for node in (one, two, one):  # given again, from anywhere, it goes on where it was
+        ended.clear()
+        Deferred.fromCoroutine(move_home(node.service, directory, ACCOUNT, "dc2")).addBoth(ended.append)
+        for _ in range(100):
+            world.clock.advance(0.5)
+        if node is one and recorded() == "dc1":
+            assert ended == [Moved("dc1", "dc2", False)], "the new home has not seen it"
+            world.replicate_all()
+        else:
+            assert ended == [Moved("dc2", "dc2", True)]
+    assert recorded() == "dc2"
 
 
 def test_the_home_is_not_set_like_other_settings() -> None:

@@ -184,7 +184,8 @@ class OpenAccount(FollowedAccount):
         group: list[Waiting] = []
         scopes: list[Scope] = []
         octets = 0
-        while self._queue and len(group) < MAX_GROUP:
+        most = 1 if self._just_came else MAX_GROUP
+        while self._queue and len(group) < most:
             scope = self._queue[0].intent.scope()
             octets += sum(map(octets_of, self._queue[0].rows))
             if any(scope.meets(other) for other in scopes) or (group and octets > MAX_GROUP_BYTES):
@@ -315,8 +316,11 @@ class OpenAccount(FollowedAccount):
                     waiting.proposed = False
                 await self._patiently(self._catch_up)
                 return True
-        if self._came_home and expected == self._came_home:
-            await self._patiently(lambda: self._confirm(expected, encoded))
+        if self._just_came and not await self._patiently(lambda: self._confirm(expected, encoded)):
+            for waiting in proposals:
+                waiting.proposed = False
+            await self._patiently(self._catch_up)
+            return True
         self._answer(proposals, entries, encoded, expected)
         return False
 
@@ -337,16 +341,17 @@ class OpenAccount(FollowedAccount):
                 self._log.failure("the result of {cause} failed", cause=waiting.intent.cause)
         self._service.bus.publish(self._id, self._state.modseq)
 
-    async def _confirm(self, expected: ModSeq, encoded: list[NewEntry]) -> None:
-        """The first append of a new home: whether the head shows it.
+    async def _confirm(self, expected: ModSeq, encoded: list[NewEntry]) -> bool:
+        """The first append of a new home, which is of one entry: whether it stands, although it was said to.
 
-        What stands beneath was written by the other data centre's clocks. Were ours behind them, the new head would be
-        taken for the older one, and the next append would come into the same places. So it is written again, the same
-        entries, until the clocks have gone past each other. Raises Unavailable.
+        The head beneath was written by the other data centre's clocks. Were ours behind them, the new head would be
+        taken for the older one, and the next append, another node's perhaps, would come into the same place. So the
+        same entry is written again until the clocks have gone past each other and the head shows some entry there;
+        from then on that one stands. Raises Unavailable.
         """
         if await self._service.log.head(self._id) >= expected + len(encoded):
-            return
-        with suppress(Conflict):  # it has come to be seen meanwhile
+            return await self._service.log.settle(self._id, expected, [entry.id for entry in encoded])
+        with suppress(Conflict):  # some entry has come to be seen meanwhile
             await self._service.log.append(self._id, expected, encoded)
         raise Unavailable("the head does not show what was appended")
 

@@ -68,6 +68,11 @@ class FollowedAccount(AccountRows):
         home = self.home
         return home if self.here and home and home != self.here else None
 
+    @property
+    def _just_came(self) -> bool:
+        """Whether the newest entry is the one that moved the account: the next was not agreed upon with those below."""
+        return bool(self._came_home) and self._state.modseq == self._came_home
+
     def recorded(self, home: str) -> None:
         """The directory says where the account is at home; good until its log says so."""
         self._recorded_home = home
@@ -104,6 +109,8 @@ class FollowedAccount(AccountRows):
                 if entry.modseq != self._state.modseq + 1:
                     # another data centre's entries arrive in any order
                     raise Unavailable(f"entry {self._state.modseq + 1} has not arrived yet")
+                if self._just_came and await self._service.log.head(self._id) < entry.modseq:
+                    return ids  # see `OpenAccount._confirm`: another may yet take its place
                 self._apply(entry.modseq, decode_entry(entry.data), len(entry.data))
                 ids.append(entry.id)
             if len(entries) < 4096:
