@@ -81,12 +81,12 @@ class NATSEngine:
     def health(self) -> str | None:
         return self._link.health()
 
-    def _shards(self, use: str) -> Collection[int] | None:
+    def _shards(self, use: str, shards: int) -> Collection[int] | None:
         """Rendezvous over the nodes that work on *use*, so that each shard has one of them."""
         me, nodes = self.members.present(WORKERS[use])
         if me not in nodes:
             return None
-        return [shard for shard in range(self.settings.shards) if _preferred(use, shard, nodes) == me]
+        return [shard for shard in range(shards) if _preferred(use, shard, nodes) == me]
 
 
 def _preferred(use: str, shard: int, nodes: Collection[str]) -> str:

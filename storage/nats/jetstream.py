@@ -27,25 +27,36 @@ AGAIN_SECONDS: Final = 0.1
 
 NO_STREAM: Final = 10059
 NO_CONSUMER: Final = 10014
-NO_MESSAGE: Final = (10037, 10043, 10057)
-WRONG_SEQUENCE: Final = (10071, 10164)
+NO_MESSAGE: Final = (10037, 10043)
+DELETE_FAILED: Final = 10057
+WRONG_SEQUENCE: Final = (10071,)
 FULL: Final = (10047, 10077)
-"""Insufficient storage; the stream's maximum of messages or octets."""
-TOO_MANY_IN_FLIGHT: Final = 10167
+"""Insufficient storage; the stream could not store it: its maximum, or the disk's."""
+IN_PROCESS: Final = (10158, 10164, 10167)
+"""Another message of that id or for that subject is just being agreed on; too many requests."""
 
 
 class JetStreamError(Exception):
     """What the servers refused. `number` is JetStream's own error code."""
 
-    def __init__(self, number: int, code: int, text: str) -> None:
+    def __init__(self, number: int, code: int, text: str, tries: int = 1) -> None:
         super().__init__(f"{text} ({number})")
         self.number = number
         self.code = code
+        self.tries = tries
+        """How often it was asked for; before the last there was no answer."""
 
     @property
     def temporary(self) -> bool:
         """Whether the same may go well in a moment."""
-        return self.code in (503, 408) or self.number == TOO_MANY_IN_FLIGHT
+        return self.number in IN_PROCESS or (self.code in (503, 408) and self.number not in FULL)
+
+    @property
+    def absent(self) -> bool:
+        """Whether a message is not there."""
+        said = str(self)
+        gone = self.number == DELETE_FAILED and ("no message found" in said or "EOF" in said or "deleted" in said)
+        return gone or self.number in NO_MESSAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,32 +147,34 @@ class JetStream:
         payload = b"" if body is None else json.encode(body)
         _, said, tries = await self._ask(f"$JS.API.{what}", payload)
         if "error" in said:
-            error = _error(said["error"])
-            error.tries = tries  # type: ignore[attr-defined]  # for those who delete
-            raise error
+            raise _error(said["error"], tries)
         return said
 
     # --- streams and consumers
 
-    async def make_stream(self, name: str, config: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Have a stream of that configuration; one that is there keeps its replicas. Returns its configuration."""
-        wanted = {"name": name, "storage": "file", "num_replicas": self.replicas, **config}
+    async def make_stream(
+        self, name: str, config: Mapping[str, Any], metadata: Mapping[str, str] | None = None
+    ) -> Mapping[str, str]:
+        """Have a stream of that configuration; one that is there keeps its replicas and metadata. Returns the metadata.
+
+        Raises: StorageError.
+        """
+        wanted = {"name": name, "storage": "file", **config}
         try:
-            said = await self.api(f"STREAM.INFO.{name}")
-            wanted["num_replicas"] = said["config"]["num_replicas"]
+            try:
+                said = await self.api(f"STREAM.INFO.{name}")
+            except JetStreamError as error:
+                if error.number != NO_STREAM:
+                    raise
+                made = {**wanted, "num_replicas": self.replicas, "metadata": dict(metadata or {})}
+                said = await self.api(f"STREAM.CREATE.{name}", made)
             if any(said["config"].get(key) != value for key, value in wanted.items()):
                 said = await self.api(f"STREAM.UPDATE.{name}", {**said["config"], **wanted})
         except JetStreamError as error:
-            if error.number != NO_STREAM:
-                raise StorageError(f"NATS: stream {name}: {error}") from error
-            try:
-                said = await self.api(f"STREAM.CREATE.{name}", wanted)
-            except JetStreamError as other:
-                raise StorageError(f"NATS: stream {name} cannot be made: {other}") from other
+            raise StorageError(f"NATS: the stream {name} cannot be had: {error}") from error
         if "ts" in said:
             self.link.saw_clock(seconds_of(said["ts"]))
-        config_now: Mapping[str, Any] = said["config"]
-        return config_now
+        return dict(said["config"].get("metadata") or {})
 
     async def info(self, name: str, subjects: str | None = None) -> dict[str, Any]:
         """State of a stream, with the number of messages of each subject that matches *subjects* (all of them)."""
@@ -205,7 +218,7 @@ class JetStream:
         try:
             said = await self.api(f"STREAM.MSG.GET.{stream}", what)
         except JetStreamError as error:
-            if error.number in NO_MESSAGE:
+            if error.absent:
                 return None
             raise
         return _stored(json.decode(json.encode(said["message"]), type=_Message))
@@ -249,9 +262,9 @@ class JetStream:
         try:
             await self.api(f"STREAM.MSG.DELETE.{stream}", {"seq": sequence, "no_erase": True})
         except JetStreamError as error:
-            if error.number in NO_MESSAGE:
+            if error.absent:
                 # an earlier try of ours may have done it, and its answer was lost
-                return bool(getattr(error, "tries", 1) > 1)
+                return error.tries > 1
             raise
         return True
 
@@ -273,8 +286,8 @@ def _said(answer: Msg) -> dict[str, Any]:
     return said
 
 
-def _error(said: Mapping[str, Any]) -> JetStreamError:
-    return JetStreamError(said.get("err_code", 0), said.get("code", 0), said.get("description", "an error"))
+def _error(said: Mapping[str, Any], tries: int = 1) -> JetStreamError:
+    return JetStreamError(said.get("err_code", 0), said.get("code", 0), said.get("description", "an error"), tries)
 
 
 class _Message(Struct):

@@ -47,6 +47,7 @@ class _Beat(Struct, array_like=True, frozen=True):
     token: str
     node: str
     roles: list[str]
+    datacenter: str
     since: float
     leaves: bool = False
 
@@ -94,15 +95,15 @@ class NATSMembers:
             with suppress(asyncio.CancelledError):
                 await beating
 
-    async def join(self, node: str, roles: frozenset[str], serve: Serve) -> None:
-        await self._link.run(self._join(node, roles, serve))
+    async def join(self, node: str, roles: frozenset[str], serve: Serve, datacenter: str = "") -> None:
+        await self._link.run(self._join(node, roles, serve, datacenter))
 
-    async def _join(self, node: str, roles: frozenset[str], serve: Serve) -> None:
+    async def _join(self, node: str, roles: frozenset[str], serve: Serve, datacenter: str) -> None:
         await self._leave()
         token = urandom(8).hex()
         self._serve = serve
         self._end_serving = await self._link.subscribe(f"{self._prefix}.ask.{token}", self._asked)
-        self._self = _Beat(VERSION, token, node, sorted(roles), self._link.now())
+        self._self = _Beat(VERSION, token, node, sorted(roles), datacenter, self._link.now())
         await self._say(self._self)
 
     async def leave(self) -> None:
@@ -113,7 +114,7 @@ class NATSMembers:
         end, self._end_serving = self._end_serving, None
         self._serve = None
         if me is not None:
-            await self._say(_Beat(me.version, me.token, me.node, me.roles, me.since, True))
+            await self._say(_Beat(me.version, me.token, me.node, me.roles, me.datacenter, me.since, True))
         if end is not None:
             await end()
         answering = list(self._answering)
@@ -124,18 +125,28 @@ class NATSMembers:
 
     async def alive(self) -> Sequence[Member]:
         await self._link.run(self._greeted.wait())
-        return [Member(beat.node, frozenset(beat.roles)) for _, beat in sorted(self._nodes(None).items())]
+        beats = self._nodes().values()
+        return sorted((Member(beat.node, frozenset(beat.roles), beat.datacenter) for beat in beats), key=_name)
 
-    async def owner(self, account: AccountId, role: str | None = None) -> str | None:
+    async def owner(self, account: AccountId, datacenter: str | None = None) -> str | None:
         if not self._greeted.is_set():
             await self._link.run(self._greeted.wait())
-        return preferred(account, self._nodes(role))
+        return preferred(account, self._of(datacenter))
 
     def present(self, role: str) -> tuple[str | None, Sequence[str]]:
-        """The node that this process is, and the nodes that have *role*, by name. Never waits."""
-        return None if self._self is None else self._self.node, sorted(self._nodes(role))
+        """The node that this process is, and the nodes of its data centre that have *role*, by name. Never waits."""
+        if self._self is None:
+            return None, []
+        beats = self._of(self._self.datacenter).values()
+        return self._self.node, sorted(beat.node for beat in beats if role in beat.roles)
 
-    def _nodes(self, role: str | None) -> Mapping[str, _Beat]:
+    def _of(self, datacenter: str | None) -> Mapping[str, _Beat]:
+        nodes = self._nodes()
+        if datacenter is None:
+            return nodes
+        return {node: beat for node, beat in nodes.items() if beat.datacenter == datacenter}
+
+    def _nodes(self) -> Mapping[str, _Beat]:
         """By name; of two that go by one name it is the later one."""
         now = self._link.loop_time()
         for token in [token for token, heard in self._heard.items() if now - heard.at > ALIVE_SECONDS]:
@@ -143,11 +154,7 @@ class NATSMembers:
         beats = [heard.beat for heard in self._heard.values()]
         if self._self is not None:
             beats.append(self._self)
-        return {
-            beat.node: beat
-            for beat in sorted(beats, key=lambda beat: (beat.since, beat.token))
-            if role is None or role in beat.roles
-        }
+        return {beat.node: beat for beat in sorted(beats, key=lambda beat: (beat.since, beat.token))}
 
     async def _beat(self) -> None:
         await self._link.publish(f"{self._prefix}.hello", b"")
@@ -180,7 +187,7 @@ class NATSMembers:
 
     # --- asking
 
-    async def forward(self, account: AccountId, request: bytes, role: str | None = None) -> bytes:
+    async def forward(self, account: AccountId, request: bytes, datacenter: str | None = None) -> bytes:
         """Have the owner serve *request*: this process by a plain call, another one over NATS.
 
         Raises: Refused (it was not received), Unavailable (whether it was carried out is not known).
@@ -189,7 +196,7 @@ class NATSMembers:
             await self._link.run(self._greeted.wait())
         if len(request) > self._link.max_payload - OVERHEAD:
             raise Refused(f"{len(request)} octets are too many for one request")
-        nodes = self._nodes(role)
+        nodes = self._of(datacenter)
         node = preferred(account, nodes)
         if node is None:
             raise Refused("no node is alive")
@@ -267,3 +274,7 @@ class NATSMembers:
         if not isinstance(answer, bytes) or len(answer) > self._link.max_payload - OVERHEAD:
             return BAD + b"the answer has no octets or too many"
         return GOOD + answer
+
+
+def _name(member: Member) -> str:
+    return member.node

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from os import urandom
 from typing import Any, Final
@@ -57,6 +58,8 @@ COUNT_SECONDS: Final = 2.0
 """How old the count of items may be by which `put` decides."""
 MENDING_SECONDS: Final = 5.0
 """Between two looks whether all consumers are there."""
+SEEN: Final = 10_000
+"""Items whose subjects are remembered."""
 SEEN_SECONDS: Final = 0.02
 """How long a consumer may need to hear of a new message."""
 SCHEDULES_FIRE_SECONDS: Final = 1.0
@@ -71,8 +74,8 @@ RACES: Final = 20
 Places = list[Place]
 """A name for it where `list` is a method."""
 Leases = list[Lease]
-Shards = Callable[[str], Collection[int] | None]
-"""Which shards of a use this process should take from; None: all."""
+Shards = Callable[[str, int], Collection[int] | None]
+"""Which of so many shards of a use this process should take from; None: all."""
 
 
 @dataclass(slots=True)
@@ -93,17 +96,20 @@ class NATSQueue:
         self._js = jetstream
         self._link = jetstream.link
         self._prefix = self._link.settings.prefix
-        self._shards = self._link.settings.shards
+        self.shards = self._link.settings.shards
+        """Once started: as many as the streams were made with."""
         self._preferred = preferred
         self._pulls = Pulls(self._link)
         self._leases = LeaseTable(self._link, self._pulls, clock)
         self._counts = {use: _Count() for use in USES}
+        self._taking = {use: asyncio.Lock() for use in USES}
         self._turn = 0
         self._mended = float("-inf")
         self._looked_elsewhere = float("-inf")
         self._made_due = float("-inf")
         """When this process last made an item due."""
-        self._end_revoked: Any = None
+        self._seen: OrderedDict[DeliveryId, Place] = OrderedDict()
+        """Places of items that were leased lately."""
 
     # --- streams and consumers
 
@@ -115,9 +121,9 @@ class NATSQueue:
     async def start(self) -> None:
         """Make what is missing. Within asyncio. Raises: StorageError."""
         await self._pulls.start()
-        self._end_revoked = await self._link.subscribe(f"{self._prefix}.revoked", self._revoked)
+        await self._link.subscribe(f"{self._prefix}.revoked", self._revoked)
         for use in USES:
-            await self._js.make_stream(
+            metadata = await self._js.make_stream(
                 self.stream(use),
                 {
                     "description": f"{use} mail",
@@ -129,9 +135,10 @@ class NATSQueue:
                     "allow_rollup_hdrs": True,
                     "allow_msg_schedules": True,
                     "duplicate_window": int(self._link.settings.duplicates * 1e9),
-                    "metadata": {"shards": str(self._shards)},
                 },
+                {"shards": str(self._link.settings.shards)},
             )
+            self.shards = _shards(metadata)
             await self._make_consumers(use)
         self._leases.start()
 
@@ -147,7 +154,7 @@ class NATSQueue:
             there |= set(page.get("consumers") or ())
             if not page.get("consumers") or len(there) >= page["total"]:
                 break
-        missing = [shard for shard in range(self._shards) if _consumer(shard) not in there]
+        missing = [shard for shard in range(self.shards) if _consumer(shard) not in there]
         await asyncio.gather(*(self._make_consumer(use, stream, shard) for shard in missing))
 
     async def _make_consumer(self, use: str, stream: str, shard: int) -> None:
@@ -185,13 +192,13 @@ class NATSQueue:
         await self._count(item.use)
         now = self._link.now()
         entry = Entry(item, now + max(0.0, delay), urandom(8))
-        place = Place.of(self._prefix, item, WAIT if delay > 0 else DUE, self._shards)
+        place = Place.of(self._prefix, item, WAIT if delay > 0 else DUE, self.shards)
         headers = dict(expecting(0, place.any))
         if delay > 0:
             headers |= scheduled(place, entry.due)
         id = str(item.id)
         while True:
-            written = await self._write(place, entry, headers, id)
+            written = await self._write_if(place, entry.encode(), headers, id)
             if written is None:
                 return False
             if not written.duplicate:
@@ -240,10 +247,15 @@ class NATSQueue:
     async def _lease(self, use: str, limit: int, seconds: float) -> Sequence[LeasedItem]:
         if limit <= 0:
             return []
+        # one at a time: what comes says which consumer sent it, but not which request it answers
+        async with self._taking[use]:
+            return await self._lease_alone(use, limit, seconds)
+
+    async def _lease_alone(self, use: str, limit: int, seconds: float) -> Sequence[LeasedItem]:
         leases = await self._again(use, limit, seconds)
         try:
-            preferred = self._preferred(use)
-            shards = list(range(self._shards)) if preferred is None else sorted(preferred)
+            preferred = self._preferred(use, self.shards)
+            shards = list(range(self.shards)) if preferred is None else sorted(preferred)
             await self._take(use, shards, limit, seconds, leases)
             loop = asyncio.get_running_loop()
             if len(leases) < limit and loop.time() - self._made_due < SEEN_SECONDS:
@@ -252,7 +264,7 @@ class NATSQueue:
                 await self._take(use, shards, limit, seconds, leases)
             if not leases and preferred is not None and loop.time() - self._looked_elsewhere > OTHERS_SECONDS:
                 self._looked_elsewhere = loop.time()
-                others = set(range(self._shards)) - set(shards)
+                others = set(range(self.shards)) - set(shards)
                 await self._take(use, sorted(others), limit, seconds, leases)
         except BaseException:
             for lease in leases:
@@ -325,6 +337,9 @@ class NATSQueue:
             held = entry.with_item(last_reply=entry.item.last_reply or f"nobody finished it in {most} attempts")
             await self._move(place, place.moved(HELD), held.encode(), delivery.sequence)
             return None
+        self._seen[place.id] = place
+        if len(self._seen) > SEEN:
+            self._seen.popitem(last=False)
         return self._leases.grant(place, delivery, entry, seconds)
 
     async def extend(self, token: str, seconds: float) -> bool:
@@ -367,11 +382,6 @@ class NATSQueue:
         await self._js.delete(self.stream(old.use), sequence)
         return True
 
-    async def _write(
-        self, place: Place, entry: Entry, headers: dict[str, str], id: str | None = None
-    ) -> Written | None:
-        return await self._write_if(place, entry.encode(), headers, id)
-
     async def _write_if(
         self, place: Place, data: bytes, headers: dict[str, str], id: str | None = None
     ) -> Written | None:
@@ -386,70 +396,57 @@ class NATSQueue:
     # --- what operators do
 
     async def _find(self, id: DeliveryId) -> Places:
-        """Where an item stands: once, or twice for a moment. Costs a look at all subjects."""
+        """Where an item stands: once, or twice for a moment. Costs a look at all subjects unless it was leased here."""
+        known = self._seen.get(id)
+        if known is not None:
+            there = await self._js.subjects(self.stream(known.use), known.any)
+            if there:
+                return [Place.parse(subject) for subject in there]
         uses = await asyncio.gather(
             *(self._js.subjects(self.stream(use), f"{self._prefix}.{use}.*.*.*.*.{id}") for use in USES)
         )
         return [Place.parse(subject) for use in uses for subject in use]
 
-    async def hold(self, item: DeliveryId, last_reply: str | None = None) -> bool:
-        return await self._link.run(self._hold(item, last_reply))
+    async def hold(self, item: DeliveryId) -> bool:
+        return await self._link.run(self._hold(item))
 
-    async def _hold(self, id: DeliveryId, last_reply: str | None) -> bool:
+    async def _hold(self, id: DeliveryId) -> bool:
         for _ in range(RACES):
             places = {place.state: place for place in await self._find(id)}
             if HELD in places:
                 for state in (WAIT, DUE):
                     if state in places:
                         await self._js.purge(self.stream(places[state].use), places[state].subject)
-                if last_reply is None or await self._reword(places[HELD], last_reply):
-                    await self._revoke(id)
-                    return True
-                continue
+                await self._revoke(id)
+                return True
             source = places.get(WAIT) or places.get(DUE)
             if source is None:
                 return False
             stored = await self._js.last(self.stream(source.use), source.subject)
-            if stored is not None and await self._hold_from(source, stored, last_reply):
+            if stored is not None and await self._hold_from(source, stored):
                 await self._revoke(id)
                 return True
         raise Unavailable("the item is moved all the time")
 
-    async def _hold_from(self, source: Place, stored: Stored, last_reply: str | None) -> bool:
+    async def _hold_from(self, source: Place, stored: Stored) -> bool:
         """False: look again."""
-        stream, held, data = self.stream(source.use), source.moved(HELD), stored.data
-        due = 0.0
-        try:
-            entry = Entry.decode(stored.data)
-            due = entry.due
-            data = stored.data if last_reply is None else entry.with_item(last_reply=last_reply).encode()
-        except Corrupt:
-            pass  # whatever it is, it can be put aside
+        stream, held = self.stream(source.use), source.moved(HELD)
+        headers = {**expecting(stored.sequence, source.subject), **scheduled(held, NEVER)}
+        if source.state == WAIT:
+            headers |= in_place_of(source)
+        written = await self._write_if(held, stored.data, headers)
+        if written is None:
+            return False
         if source.state == DUE:
-            headers = {**expecting(stored.sequence, source.subject), **scheduled(held, NEVER)}
-            written = await self._write_if(held, data, headers)
-            if written is None:
-                return False
             if await self._js.delete(stream, stored.sequence):
                 return True
             # it was finished, or moved, between the two steps
             await self._js.delete(stream, written.sequence)
             return False
-        headers = {**expecting(stored.sequence, source.subject), **scheduled(held, NEVER), **in_place_of(source)}
-        if await self._write_if(held, data, headers) is None:
-            return False
-        if abs(due - self._link.now()) < 2 * SCHEDULES_FIRE_SECONDS:
+        if abs(_due(stored) - self._link.now()) < 2 * SCHEDULES_FIRE_SECONDS:
             await asyncio.sleep(SCHEDULES_FIRE_SECONDS / 4)  # it may have been on its way already
             await self._js.purge(stream, source.moved(DUE).subject)
         return True
-
-    async def _reword(self, held: Place, last_reply: str) -> bool:
-        stored = await self._js.last(self.stream(held.use), held.subject)
-        if stored is None:
-            return False
-        entry = Entry.decode(stored.data).with_item(last_reply=last_reply)
-        headers = {**expecting(stored.sequence, held.subject), **scheduled(held, NEVER)}
-        return await self._write(held, entry, headers) is not None
 
     async def release(self, item: DeliveryId) -> bool:
         return await self._link.run(self._release(item))
@@ -464,7 +461,7 @@ class NATSQueue:
                 continue
             entry = Entry.decode(stored.data).with_item(self._link.now())
             headers = {**expecting(stored.sequence, held.subject), **in_place_of(held)}
-            if await self._write(held.moved(DUE), entry, headers) is not None:
+            if await self._write_if(held.moved(DUE), entry.encode(), headers) is not None:
                 self._made_due = asyncio.get_running_loop().time()
                 return True
         raise Unavailable("the item is moved all the time")
@@ -523,9 +520,9 @@ class NATSQueue:
         sender = "*" if filter.sender is None else hashed(filter.sender)
         shards = ["*"]
         if use == "outbound" and filter.domain is not None:
-            shards = [f"{int(domain, 16) % self._shards:02d}"]
+            shards = [f"{int(domain, 16) % self.shards:02d}"]
         elif (await self._js.info(self.stream(use)))["state"]["messages"] > LISTED_AT_ONCE:
-            shards = [f"{shard:02d}" for shard in range(self._shards)]
+            shards = [f"{shard:02d}" for shard in range(self.shards)]
         found: dict[DeliveryId, Place] = {}
         for shard in shards:
             pattern = f"{self._prefix}.{use}.{state}.{shard}.{domain}.{sender}.*"
@@ -535,6 +532,23 @@ class NATSQueue:
                 if (after is None or place.id > after) and (place.state != DUE or place.id not in found):
                     found[place.id] = place
         return list(found.values())
+
+
+def _due(stored: Stored) -> float:
+    try:
+        return Entry.decode(stored.data).due
+    except Corrupt:
+        return 0.0  # whatever it is, it can be put aside
+
+
+def _shards(metadata: Mapping[str, str]) -> int:
+    """Raises: StorageError."""
+    text = metadata.get("shards", "")
+    if not text.isdecimal() or not 1 <= int(text) <= 64:
+        raise StorageError(
+            "NATS: the queue's stream was not made by this suite: it does not say how many shards it has"
+        )
+    return int(text)
 
 
 def _consumer(shard: int) -> str:

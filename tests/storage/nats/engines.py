@@ -9,6 +9,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
+from tests.services import running
 from tests.storage.engines import EngineCase
 from twisted_mail.storage.interfaces import EngineContext
 from twisted_mail.storage.nats import NATSEngine
@@ -16,12 +17,7 @@ from twisted_mail.storage.nats.items import DUE, WAIT, Entry, Place, scheduled
 from twisted_mail.storage.nats.queue import USES
 from twisted_mail.storage.nats.settings import Settings
 
-__all__ = ["NATSCase", "server"]
-
-
-def server() -> str:
-    """Where a server with JetStream listens."""
-    return "nats://127.0.0.1:14222"
+__all__ = ["NATSCase"]
 
 
 class NATSCase(EngineCase):
@@ -36,8 +32,10 @@ class NATSCase(EngineCase):
 
     async def nats(self, url: str | None = None, **options: object) -> NATSEngine:
         """A started engine; those of one test share their streams."""
-        given = {"shards": 4, "replicas": 1, "prefix": self.prefix, **options}
-        settings = Settings.parse(url or server(), {name: str(value) for name, value in given.items()})
+        given = {"shards": 4, "replicas": 1, **options}
+        settings = Settings.parse(
+            url or running.nats().url(self.prefix), {name: str(value) for name, value in given.items()}
+        )
         engine = NATSEngine(settings, EngineContext(self.reactor, self.folder()), wall=self.reactor.wall)
         await engine.start()
         self.engines.append(engine)
@@ -75,7 +73,7 @@ class NATSCase(EngineCase):
                 place = Place.parse(subject)
                 await js.write(subject, entry.encode(), scheduled(place, entry.due - self.reactor.offset))
             fired = [Place.parse(subject).moved(DUE).subject for entry, subject in waiting if entry.due <= now]
-            while set(fired) - set(await js.subjects(stream, f"{self.prefix}.{use}.{DUE}.>")):
+            while set(fired) - set(await js.subjects(stream, f"{self.prefix}.{use}.{DUE}.>")):  # noqa: ASYNC110  # the server tells nobody
                 await asyncio.sleep(0.02)
 
     async def turn(self, seconds: float = 0.0) -> None:
