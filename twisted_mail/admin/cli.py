@@ -26,6 +26,7 @@ from twisted_mail.admin.init import init
 from twisted_mail.admin.invocation import Group, Invocation
 from twisted_mail.admin.output import Output
 from twisted_mail.admin.problems import Problem, Status, problem_of
+from twisted_mail.admin.queue import queue
 from twisted_mail.admin.running import the_reactor
 from twisted_mail.admin.storage import storage
 from twisted_mail.admin.transfer import export_mail, import_mail
@@ -58,7 +59,9 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
     invocation.verbose = verbose
 
 
-for _noun in (init, domain, user, alias, account, import_mail, export_mail, storage, doctor, config, version, completion):
+for _noun in (
+    init, domain, user, alias, account, import_mail, export_mail, queue, storage, doctor, config, version, completion
+):  # fmt: skip
     mailctl.add_command(_noun)
 
 
