@@ -9,6 +9,7 @@ from typing import Any
 
 from twisted_mail.storage.cql.directory import CQLDirectory
 from twisted_mail.storage.cql.leases import CQLAllowances, CQLLeases
+from twisted_mail.storage.cql.lists import CQLLists
 from twisted_mail.storage.cql.log import CQLAccountLog
 from twisted_mail.storage.cql.messages import CQLMessages
 from twisted_mail.storage.cql.options import Options, parse_url
@@ -38,7 +39,7 @@ class CQLEngine:
             self.session, max_append_bytes=options.append_bytes, stale_reads=options.stale_reads
         )
         self.messages = CQLMessages(self.session, stale_reads=options.stale_reads)
-        self.lists = None
+        self.lists = CQLLists(self.session)
         self.references = CQLReferences(self.session)
         self.directory = CQLDirectory(self.session, reactor)
         self.leases = CQLLeases(self.session, reactor)
