@@ -277,7 +277,7 @@ class DeliverySettings:
 
     concurrent: int = setting(Whole(1, 1000), 16, "Items that one process works on at a time.")
     lease: float = setting(
-        Duration(low=20, high=3600),
+        Duration(low=2, high=3600),
         "1m",
         "How long an item stays with a node that is not heard of any more. It is held on to while it is worked on.",
     )

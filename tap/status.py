@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twisted.internet.protocol import Factory
+from twisted.web.pages import notFound
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
@@ -75,6 +76,14 @@ def exposition(metrics: Sequence[Metric], node: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+class _Root(Resource):
+    """The addresses that there are."""
+
+    def getChild(self, path: bytes, request: Any) -> Any:
+        """For all others. (Resources, and a Request, of twisted.web.)"""
+        return notFound()
+
+
 class _Page(Resource):
     """One address, which is read only."""
 
@@ -110,7 +119,7 @@ def status_factory(readiness: Callable[[], Readiness], metrics: Callable[[], Seq
         now = readiness()
         return (200 if now.ready else 503), "application/json", json.dumps(now.as_json()) + "\n"
 
-    root = Resource()
+    root = _Root()
     root.putChild(b"healthz", _Page(lambda: (200, "text/plain", "ok\n")))
     root.putChild(b"readyz", _Page(ready))
     root.putChild(

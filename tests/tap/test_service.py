@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import deferLater
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
 from twisted_mail.tap.configuration import load
@@ -174,3 +177,88 @@ class MailServiceTests(TestCase):
         prepare_data(folder)
         self.assertEqual(folder.stat().st_mode & 0o777, 0o700)
         self.assertEqual(list(folder.iterdir()), [])
+
+
+class ProbeTests(TestCase):
+    """What probes are told, from the first moment to the last."""
+
+    timeout = 30
+
+    def service(self, suite: FakeSuite) -> MailService:
+        environment = {f"TWISTED_MAIL__LISTEN__{name}": "" for name in ("SMTP", "SUBMISSION", "SUBMISSIONS", "LMTP")}
+        environment |= {f"TWISTED_MAIL__LISTEN__{name}": "" for name in ("IMAPS", "POP3", "POP3S")}
+        for name in ("IMAP", "METRICS"):
+            environment[f"TWISTED_MAIL__LISTEN__{name}"] = "tcp:0:interface=127.0.0.1"
+        environment["TWISTED_MAIL__DATA"] = str(Path(self.mktemp()).absolute())
+        self.ready: Deferred[None] = Deferred()
+        return MailService(
+            reactor, load(None, environment), lambda: suite, ready=lambda: self.ready.callback(None)
+        )
+
+    async def get(self, service: MailService, path: str) -> tuple[int, str]:
+        [listener] = [each for each in service.listeners if each.name == "metrics"]
+        port: Any = listener.port.getHost()
+
+        def ask() -> tuple[int, str]:
+            connection = HTTPConnection("127.0.0.1", port.port, timeout=10)
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                return answer.status, answer.read().decode()
+            finally:
+                connection.close()
+
+        answer: tuple[int, str] = await deferToThread(ask)
+        return answer
+
+    async def state(self, service: MailService) -> tuple[int, str]:
+        status, text = await self.get(service, "/readyz")
+        said = json.loads(text)
+        self.assertEqual(said["ready"], status == 200)
+        return status, said["state"]
+
+    async def test_readiness_goes_from_starting_to_draining(self) -> None:
+        suite = FakeSuite(polite=False)
+        suite.gate = Deferred()
+        service = self.service(suite)
+        service.startService()
+        self.assertEqual(await self.state(service), (503, "starting"))
+        suite.gate.callback(None)
+        await self.ready
+        self.assertEqual(await self.state(service), (200, "serving"))
+        [listener] = [each for each in service.listeners if each.name == "imap"]
+        address: Any = listener.port.getHost()
+        client: Client = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", address.port), Client())
+        await client.greeted
+        ended = service.stopService()
+        self.assertEqual(await self.state(service), (503, "draining"))
+        self.assertEqual((await self.get(service, "/healthz"))[0], 200)
+        assert client.transport is not None
+        client.transport.loseConnection()
+        await ended
+        self.assertEqual(suite.said, ["start", "drain", "stop"])
+
+    async def test_a_dependency_that_is_down_is_named(self) -> None:
+        suite = FakeSuite()
+        service = self.service(suite)
+        service.startService()
+        await self.ready
+        suite.down["cql"] = "no node answers"
+        status, text = await self.get(service, "/readyz")
+        self.assertEqual(
+            (status, json.loads(text)),
+            (503, {"ready": False, "state": "serving", "down": {"cql": "no node answers"}, "node": "here", "roles": ["imap"]}),
+        )
+        self.assertEqual((await self.get(service, "/healthz"))[0], 200)
+        self.assertEqual((await self.get(service, "/else"))[0], 404)
+        await service.stopService()
+
+    async def test_counts_are_told_with_their_node(self) -> None:
+        service = self.service(FakeSuite())
+        service.startService()
+        await self.ready
+        status, text = await self.get(service, "/metrics")
+        self.assertEqual(status, 200)
+        self.assertIn('\n# TYPE twisted_mail_things_total counter\ntwisted_mail_things_total{node="here",kind="one"} 3\n', text)
+        self.assertIn('twisted_mail_connections{node="here",listener="imap"} 0\n', text)
+        await service.stopService()
