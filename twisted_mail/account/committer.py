@@ -73,6 +73,8 @@ class OpenAccount(FollowedAccount):
         self._running = False
         self._known_deliveries: tuple[ModSeq, set[bytes]] | None = None
         self._quiet: list[Deferred[None]] = []
+        self._moved = 0.0
+        """When the queue last moved, by the service's clock."""
         self._swept: set[str] = set()
         """Chunks of graves whose rows are gone; the next checkpoint leaves them out."""
 
@@ -105,7 +107,11 @@ class OpenAccount(FollowedAccount):
             raise AccountUnavailable("the account has been closed")
         if len(self._queue) + self._sender.under_way >= MAX_WAITING:
             raise AccountUnavailable("too many changes of this account are waiting")
-        waiting.timer = self._service.clock.callLater(self._service.settings.commit_seconds, self._too_late, waiting)
+        settings, clock = self._service.settings, self._service.clock
+        late = clock.seconds() + settings.commit_seconds
+        waiting.timer = clock.callLater(
+            min(settings.propose_seconds, settings.commit_seconds), self._waited, waiting, late
+        )
         home = self.elsewhere()
         if home is not None and not waiting.here:
             self._sender.home(waiting, home)
@@ -129,6 +135,19 @@ class OpenAccount(FollowedAccount):
         if waiting.rows:
             await self._service.store.put(self._id, waiting.rows)
             waiting.rows = []
+
+    def _waited(self, waiting: Waiting, late: float) -> None:
+        """*waiting* has waited: until *late* as long as the store takes changes; else only while it is proposed.
+
+        The queue of an account may be long, and move.  Where it does not, who stands in it is sent away soon.
+        """
+        settings, now = self._service.settings, self._service.clock.seconds()
+        stands = now - self._moved >= settings.propose_seconds and not waiting.proposed
+        if now >= late or stands:
+            self._too_late(waiting)
+        else:
+            again = min(1.0, late - now)
+            waiting.timer = self._service.clock.callLater(again, self._waited, waiting, late)
 
     def _too_late(self, waiting: Waiting) -> None:
         if waiting.proposed:
@@ -155,6 +174,7 @@ class OpenAccount(FollowedAccount):
             try:
                 group = self._take_group()
                 again = await self._commit_group(group)
+                self._moved = self._service.clock.seconds()
             except StorageError as error:
                 for waiting in group:
                     if waiting.proposed:
@@ -377,12 +397,16 @@ class OpenAccount(FollowedAccount):
     async def _patiently(self, ask: Callable[[], Any]) -> Any:
         """Repeat *ask* (a coroutine function, whose answer varies, hence Any) until the store answers."""
         wait = 0.01
-        while True:
-            try:
-                return await ask()
-            except Unavailable:
-                await self.sleep(wait * (0.5 + random.random()))
-                wait = min(wait * 2, 2.0)
+        try:
+            while True:
+                try:
+                    return await ask()
+                except Unavailable:
+                    self._unsettled = True
+                    await self.sleep(wait * (0.5 + random.random()))
+                    wait = min(wait * 2, 2.0)
+        finally:
+            self._unsettled = False
 
     # --- checkpoints
 

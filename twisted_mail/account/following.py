@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.defer import TimeoutError as TimedOut
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -18,7 +19,7 @@ from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.intents import HOME_SETTING
 from twisted_mail.account.rows import AccountRows
 from twisted_mail.account.state import AccountState, Mailbox
-from twisted_mail.storage.interfaces import Checkpoint, StorageError, Trimmed, Unavailable
+from twisted_mail.storage.interfaces import Checkpoint, LogEntry, StorageError, Trimmed, Unavailable
 from twisted_mail.values import AccountId, EntryId, ModSeq
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ __all__ = ["FOLLOW_SECONDS", "FollowedAccount"]
 
 FOLLOW_SECONDS: Final = 5.0
 """How long an answer waits until this node sees what another one has written for it."""
+READ_SECONDS: Final = 4.0
+"""How long a reader waits for a writer."""
+
+LoadCheckpoint = Callable[[AccountId, Collection[str]], Awaitable[Checkpoint | None]]
+ReadLog = Callable[[AccountId, ModSeq, int], Awaitable[Sequence[LogEntry]]]
 
 
 class FollowedAccount(AccountRows):
@@ -50,6 +56,10 @@ class FollowedAccount(AccountRows):
         self._recorded_home = ""
         self._came_home = 0
         """The newest entry seen that moved the account."""
+        self._unsettled = False
+        """The holder of the lock waits for the store to say what became of an append."""
+        self.stale = False
+        """The store did not answer when it was asked last: there may be newer entries than the state has."""
 
     # --- its home
 
@@ -80,9 +90,30 @@ class FollowedAccount(AccountRows):
     # --- loading
 
     async def load(self) -> None:
-        """Read the head chunk of the newest checkpoint, and the tail. Raises StorageError."""
+        """Read the head chunk of the newest checkpoint, and the tail. Raises StorageError.
+
+        Where the store has no quorum, as far as any copy of it goes, if that is no less than this node has shown.
+        """
+        before = self._state, self._history, self._base, self._manifest
+        try:
+            await self._load(self._service.log.load_checkpoint, self._service.log.read)
+            self.stale = False
+        except Unavailable as error:
+            degraded = self._service.degraded
+            if degraded is None:
+                raise
+            try:
+                await self._load(degraded.load_checkpoint_stale, degraded.read_stale)
+                if self._state.modseq < max(self._service.shown(self._id), before[0].modseq):
+                    raise Unavailable("what can be read is older than what was shown already") from error
+            except StorageError:
+                self._state, self._history, self._base, self._manifest = before
+                raise
+            self.stale = True
+
+    async def _load(self, load_checkpoint: LoadCheckpoint, read: ReadLog) -> None:
         while True:
-            checkpoint = await self._service.log.load_checkpoint(self._id, (HEAD,))
+            checkpoint = await load_checkpoint(self._id, (HEAD,))
             state = AccountState()
             history: tuple[tuple[int, int], ...] = ()
             if checkpoint is not None:
@@ -91,7 +122,7 @@ class FollowedAccount(AccountRows):
             self._tail_entries = self._tail_bytes = 0
             self._know(checkpoint)
             try:
-                await self._read_tail()
+                await self._read_tail(read)
                 return
             except Trimmed:
                 continue  # a newer checkpoint was made meanwhile
@@ -100,11 +131,11 @@ class FollowedAccount(AccountRows):
         self._base = ModSeq(checkpoint.modseq if checkpoint else 0)
         self._manifest = dict(checkpoint.manifest) if checkpoint else {}
 
-    async def _read_tail(self) -> list[EntryId]:
+    async def _read_tail(self, read: ReadLog | None = None) -> list[EntryId]:
         """Apply what is in the log beyond the state; returns the ids of the entries. Raises StorageError."""
         ids: list[EntryId] = []
         while True:
-            entries = await self._service.log.read(self._id, self._state.modseq, 4096)
+            entries = await (read or self._service.log.read)(self._id, self._state.modseq, 4096)
             for entry in entries:
                 if entry.modseq != self._state.modseq + 1:
                     # another data centre's entries arrive in any order
@@ -135,7 +166,7 @@ class FollowedAccount(AccountRows):
         """Load the columns of *mailbox* if they are not. Raises AccountUnavailable."""
         if mailbox.columns is not None:
             return mailbox.columns
-        await self._lock.acquire()
+        await self._lock_to_read()
         before = self._state.modseq
         try:
             return await self._load_columns(mailbox)
@@ -150,7 +181,7 @@ class FollowedAccount(AccountRows):
         """The same, by the holder of the lock."""
         while mailbox.columns is None:
             wanted = column_chunks(self._manifest, mailbox.id)
-            checkpoint = await self._service.log.load_checkpoint(self._id, wanted)
+            checkpoint = await self._load_chunks(wanted)
             if checkpoint is None:
                 columns, reached = Columns(), 0
             else:
@@ -177,21 +208,61 @@ class FollowedAccount(AccountRows):
             mailbox.columns = columns
         return mailbox.columns
 
+    async def _load_chunks(self, wanted: Collection[str]) -> Checkpoint | None:
+        """Those of the newest checkpoint; where the store has no quorum, of the one that the state is based upon."""
+        try:
+            return await self._service.log.load_checkpoint(self._id, wanted)
+        except Unavailable:
+            degraded = self._service.degraded
+            if degraded is None:
+                raise
+            checkpoint = await degraded.load_checkpoint_stale(self._id, wanted)
+            if (checkpoint.modseq if checkpoint is not None else 0) != self._base:
+                raise  # another copy, which is behind (or before) what was shown
+            return checkpoint
+
     # --- following other nodes
 
     async def refresh(self) -> ModSeq:
-        """Read what other nodes have appended and apply it. Raises AccountUnavailable."""
-        await self._lock.acquire()
+        """Read what other nodes have appended and apply it.
+
+        Raises AccountUnavailable: the state may lack newer entries; it has those that could be read.
+        """
+        await self._lock_to_read()
         before = self._state.modseq
         try:
             await self._catch_up()
+            self.stale = False
         except StorageError as error:
+            self.stale = True
+            if self._service.degraded is not None:
+                with suppress(StorageError):
+                    await self._read_tail(self._service.degraded.read_stale)
             raise AccountUnavailable("the account cannot be read") from error
         finally:
             self._lock.release()
-        if self._state.modseq != before:
-            self._notify()
+            if self._state.modseq != before:
+                self._notify()
         return self._state.modseq
+
+    async def _lock_to_read(self) -> None:
+        """Take the lock. Raises AccountUnavailable: who holds it waits for a store that does not answer.
+
+        A reader may not wait without end for what a writer must wait for without end.
+        """
+        if self._unsettled:
+            self.stale = True
+            raise AccountUnavailable("a change of the account is not settled yet")
+        waiting: Deferred[Any] = self._lock.acquire()
+        if waiting.called:
+            await waiting
+            return
+        waiting.addTimeout(READ_SECONDS, self._service.clock)
+        try:
+            await waiting
+        except TimedOut as error:
+            self.stale = True
+            raise AccountUnavailable("the account is busy with a store that does not answer") from error
 
     async def reach(self, modseq: ModSeq) -> None:
         """Read on until *modseq* is applied, for at most `FOLLOW_SECONDS`: it is known to stand, if not seen here yet."""

@@ -27,6 +27,7 @@ from twisted_mail.storage.interfaces import (
     AppendsRows,
     Blobs,
     Bus,
+    DegradedReads,
     Directory,
     Leases,
     Members,
@@ -34,10 +35,12 @@ from twisted_mail.storage.interfaces import (
     References,
     StorageError,
 )
-from twisted_mail.values import AccountId, MailboxId
+from twisted_mail.values import AccountId, MailboxId, ModSeq
 
 __all__ = ["DEFAULT_MAILBOXES", "AccountService", "AccountSettings"]
 
+REMEMBERED = 100_000
+"""Accounts of which is remembered how far they were shown; some 150 octets each."""
 DEFAULT_MAILBOXES = (
     NewMailbox(name="INBOX"),
     NewMailbox(name="Drafts", special_use=("\\Drafts",)),
@@ -64,6 +67,8 @@ class AccountSettings:
     """The heads of watched accounts are looked at this often, whatever the bus says."""
     commit_seconds: float = 30.0
     """After so long a `commit` whose outcome is not settled ends in OutcomeUnknown."""
+    propose_seconds: float = 5.0
+    """After so long one that was not even proposed is refused, if the store takes no changes of the account."""
     lock_seconds: float = 60.0
     """POP3's exclusive session outlives a dead node by at most this."""
 
@@ -102,6 +107,8 @@ class AccountService:
         able: Any = log
         self.appends_rows: AppendsRows | None = able if getattr(log, "messages", None) is messages else None
         """The log, where it writes rows into the same store together with entries."""
+        self.degraded: DegradedReads | None = able if hasattr(log, "read_stale") else None
+        """The log, where it can be read without a quorum."""
         self.bus = bus
         self.datacenter = datacenter
         self.forwarding = None if members is None else Forwarding(self, members, node, datacenter)
@@ -110,6 +117,7 @@ class AccountService:
         self._open: dict[AccountId, OpenAccount] = {}
         self._users: dict[AccountId, int] = {}
         self._idle: OrderedDict[AccountId, None] = OrderedDict()
+        self._shown: OrderedDict[AccountId, ModSeq] = OrderedDict()
         self._opening: dict[AccountId, list[Deferred[None]]] = {}
         self._poll = LoopingCall(self._poll_heads)
         self._poll.clock = clock
@@ -184,7 +192,19 @@ class AccountService:
             if self._open[account].busy:
                 continue
             del self._idle[account]
-            self._open.pop(account).close()
+            self._close(account)
+
+    def _close(self, account: AccountId) -> None:
+        closed = self._open.pop(account)
+        closed.close()
+        self._shown[account] = closed.state.modseq
+        self._shown.move_to_end(account)
+        while len(self._shown) > REMEMBERED:
+            self._shown.popitem(last=False)
+
+    def shown(self, account: AccountId) -> ModSeq:
+        """How far this node had *account* when it had it last, as far as it remembers: nobody may be shown less."""
+        return self._shown.get(account, ModSeq(0))
 
     def writer(self, account: AccountId | None = None) -> Writer:
         """A place for the octets of a message that is coming in, for *account* (first) if that is known."""
@@ -261,7 +281,7 @@ class AccountService:
         """Drop the state kept in memory, if nobody has it open (the account was erased, or is to be read anew)."""
         if account not in self._users and account in self._open:
             self._idle.pop(account, None)
-            self._open.pop(account).close()
+            self._close(account)
 
 
 class _Lock:
