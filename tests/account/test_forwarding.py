@@ -12,7 +12,8 @@ from twisted.internet.defer import Deferred
 from tests.account.house import House, now, put
 from tests.account.network import Network
 from tests.account.test_intents import add, create, message, uids
-from twisted_mail.account import errors, homes, intents, tree
+from twisted_mail.account import buckets, errors, homes, intents, tree
+from twisted_mail.account.buckets import ReserveBuckets, SwitchBuckets
 from twisted_mail.account.entries import pack_uids
 from twisted_mail.account.errors import NoSuchMailbox, OutcomeUnknown, OverQuota
 from twisted_mail.account.forwarding import (
@@ -84,6 +85,8 @@ SAMPLES: list[tuple[Intent[Any], Any]] = [
     (AddMessages(mailbox=BOX, messages=(message(),), delivery=b"d" * 16), Added(BOX, VALIDITY, range(3, 5), 9)),
     (ChangeFlags(mailbox=BOX, uids=b"", mode="add", flags=("x",)), FlagsChanged(BitMap([1, 5]), BitMap([2]), 4)),
     (Expunge(mailbox=BOX), BitMap([1, 2, 90_000])),
+    (ReserveBuckets(count=2, now=1), (7, 8)),
+    (SwitchBuckets(seen=0, periods=((1, 2, 3, 4),), marker=3, now=1), True),
     (CopyMessages(mailbox=BOX, uids=b"", target=BOX), Copied(VALIDITY, (4, 6), range(1, 3), 8)),
     (
         ReplaceMessage(mailbox=BOX, uid=1, target=BOX, message=message()),
@@ -104,7 +107,7 @@ def test_results_travel(intent: Intent[Any], result: Any) -> None:
 def test_every_intent_is_known_to_travel_with_the_result_that_it_declares() -> None:
     declared: dict[Any, Any] = {
         kind: kind.__orig_bases__[0].__args__[0]  # type: ignore[attr-defined]  # what Generic leaves there
-        for module in (homes, intents, tree)
+        for module in (buckets, homes, intents, tree)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Intent) and kind.__struct_config__.tag
     }

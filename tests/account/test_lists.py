@@ -12,9 +12,10 @@ from pyroaring import BitMap
 from tests.account.house import House, now, put
 from twisted_mail.account import columns as columns_module
 from twisted_mail.account import lists as lists_module
+from twisted_mail.account.buckets import buckets_of
 from twisted_mail.account.entries import pack_uids
 from twisted_mail.account.intents import AddMessages, ChangeFlags, CopyMessages, Expunge, new_message
-from twisted_mail.account.lists import BUCKET_SETTING, MessageLists
+from twisted_mail.account.lists import MessageLists
 from twisted_mail.account.service import AccountSettings
 from twisted_mail.services import Account
 from twisted_mail.storage.interfaces import ListName, Unavailable
@@ -120,7 +121,7 @@ def test_lists_are_rebuilt_when_the_vanished_were_forgotten(monkeypatch: Any) ->
         intent = Expunge(mailbox=account.state.inbox.id, uids=pack_uids(BitMap([uid])), only_deleted=False)
         now(account.commit(intent))
     assert [uid for uid, _ in shown(lists, account, "unread")] == [30, 29]
-    assert account.state.settings[BUCKET_SETTING] == "1"
+    assert [period.bucket for period in buckets_of(account.state).periods] == [1]
 
 
 STEPS = st.lists(

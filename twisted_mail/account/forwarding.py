@@ -26,6 +26,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.account import errors
+from twisted_mail.account.buckets import ReserveBuckets, SwitchBuckets, TidyBuckets
 from twisted_mail.account.entries import pack_uids, unpack_uids
 from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown
 from twisted_mail.account.homes import ClaimHome, MoveHome, NotHome
@@ -94,8 +95,11 @@ RESULTS: Final[dict[type[Intent[Any]], Any]] = {
     MoveHome: None,
     RenameMailbox: None,
     ReplaceMessage: Replaced,
+    ReserveBuckets: tuple[int, ...],
     SetSetting: None,
     Subscribe: None,
+    SwitchBuckets: bool,
+    TidyBuckets: None,
 }
 """Every intent that can travel, with the type of its result (a type to msgspec, hence Any)."""
 

@@ -11,11 +11,12 @@ from typing import Any, Final, Literal
 from pyroaring import BitMap
 
 from twisted_mail.account.apply import apply
+from twisted_mail.account.buckets import buckets_of
 from twisted_mail.account.checkpoint import HEAD, changed_chunks, column_chunks, decode_columns, decode_head
 from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, EntryError, SettingChanged, decode_entry, encode_entry
 from twisted_mail.account.errors import InvalidMailboxName
-from twisted_mail.account.lists import BUCKET_SETTING, MessageLists
+from twisted_mail.account.lists import MessageLists, read_page
 from twisted_mail.account.manifests import refs_of, runs_of
 from twisted_mail.account.messages import OCTET_COLUMNS
 from twisted_mail.account.state import DAY_SECONDS, AccountState, check_mailbox_name
@@ -277,8 +278,8 @@ class AccountCheck:
     async def _lists(self, state: AccountState) -> None:
         """The read and unread lists, where they have been made at all, up to the number they have reached."""
         lists = self.store.backend.lists
-        bucket = int(state.settings.get(BUCKET_SETTING, "0"))
-        reached = await lists.reached(self.account, bucket)
+        buckets = buckets_of(state)
+        reached = await lists.reached(self.account, buckets.marker)
         self.facts["lists_reached"] = int(reached)
         if reached != state.modseq:
             return  # behind, as derived data may be, or ahead of what is checked here
@@ -289,8 +290,8 @@ class AccountCheck:
                 rows: list[ListRow] = []
                 before: tuple[int, int] | None = None
                 while True:
-                    page = await lists.page(
-                        self.account, "read" if name == "read" else "unread", bucket, mailbox.id, before, 1000
+                    page = await read_page(
+                        lists, self.account, buckets, "read" if name == "read" else "unread", mailbox.id, before, 1000
                     )
                     rows += page
                     if len(page) < 1000:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from twisted_mail.account.buckets import every_bucket
 from twisted_mail.account.errors import AccountError
-from twisted_mail.account.lists import BUCKET_SETTING
 from twisted_mail.admin.credentials import credentials_for, matches
 from twisted_mail.admin.invocation import Group, asks, on_store, the_invocation
 from twisted_mail.admin.opening import Store, check_address, check_domain
@@ -109,15 +110,15 @@ async def erase_account(store: Store, account: AccountId) -> None:
     await store.backend.account_log.erase(account)
 
 
-async def _list_buckets(store: Store, account: AccountId) -> list[int]:
-    """The buckets of derived lists that there may be: the live one, and one that a rebuild has left half made."""
+async def _list_buckets(store: Store, account: AccountId) -> Sequence[int]:
+    """The buckets of derived lists that there may be."""
     try:
         opened = await store.accounts.open(account)
     except AccountError:
         return [0]
-    live = int(opened.state.settings.get(BUCKET_SETTING, "0"))
+    buckets = every_bucket(opened.state)
     store.accounts.release(opened)
-    return [live, live + 1]
+    return buckets
 
 
 @user.command("add")
