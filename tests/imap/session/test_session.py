@@ -277,6 +277,22 @@ def test_a_store_that_is_down_gives_what_there_is_read_only() -> None:
     assert talk.say("c NOOP") == b"c OK NOOP completed\r\n"
 
 
+def test_a_store_that_is_down_does_not_show_a_client_less_than_it_has_seen() -> None:
+    talk = given().talk().login()
+    talk.say("a ENABLE QRESYNC")
+    selected = talk.say("b SELECT INBOX")
+    validity, modseq = (
+        int(re.search(rb"%s (\d+)" % name, selected)[1])  # type: ignore[index]  # or the test fails
+        for name in (b"UIDVALIDITY", b"HIGHESTMODSEQ")
+    )
+    with_trouble(talk, refresh=failing(AccountUnavailable("down")))
+    answer = talk.say(f"c SELECT INBOX (QRESYNC ({validity} {modseq + 1}))")
+    assert answer.endswith(b"c NO [UNAVAILABLE] What can be read now is older than what was seen\r\n")
+    assert b"VANISHED" not in answer
+    assert b"d OK [READ-ONLY]" in talk.say(f"d SELECT INBOX (QRESYNC ({validity} {modseq}))")
+    assert b"e OK [READ-ONLY]" in talk.say(f"e SELECT INBOX (QRESYNC ({validity + 1} {modseq + 1}))")
+
+
 async def _one_piece_then_nothing(*arguments: Any) -> AsyncIterator[bytes]:
     yield b"From"
     raise Temporary

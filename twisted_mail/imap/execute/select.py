@@ -11,7 +11,7 @@ from twisted_mail.imap import codes, replies
 from twisted_mail.imap.commands.mailbox import Close, QResync, Select, Unselect
 from twisted_mail.imap.execute.attributes import mailbox_attributes
 from twisted_mail.imap.execute.mailbox import object_id
-from twisted_mail.imap.replies import Condition, bad, ok
+from twisted_mail.imap.replies import Condition, bad, no, ok
 from twisted_mail.imap.selected import Selected, batches
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ async def select(session: Session, tag: bytes, command: Select) -> Condition:
     """RFC 9051 section 6.3.2 and 6.3.3.
 
     A store that does not answer gives the newest state there is, read-only and without mod-sequences: what this node
-    has not seen yet must never make a client believe that mail has vanished.
+    has not seen yet must never make a client believe that mail has vanished. A client that says it has seen more is
+    told to come back.
     """
     enabled = session.enabled
     if command.qresync is not None and not enabled.qresync:
@@ -39,6 +40,10 @@ async def select(session: Session, tag: bytes, command: Select) -> Condition:
         session.enable_condstore()
     mailbox = session.mailbox(command.mailbox)
     columns = await session.account.columns(mailbox)
+    known = command.qresync
+    if not fresh and known is not None and known.uid_validity == mailbox.uid_validity:
+        if known.modseq > max(mailbox.highest_modseq, 1):
+            return no("What can be read now is older than what was seen", codes.UNAVAILABLE)
     readonly = command.readonly or not fresh
     view = Selected(session.account, mailbox, columns, session.recents, readonly=readonly, rev2=enabled.rev2)
     session.enter_mailbox(view)
