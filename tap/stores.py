@@ -67,16 +67,16 @@ def open_stores(reactor: Any, configuration: Configuration, node: str = "") -> S
     """
     storage, threads = configuration.storage, configuration.threads
     urls = {role: url for role in _ROLES if (url := getattr(storage, role))}
-    if urls["blobs"] == "file:":
-        urls["blobs"] = f"file:?threads={threads.blobs}"
-    context = EngineContext(reactor=reactor, data=configuration.data, options={"readers": str(threads.storage)})
     secrets = tuple(urls.values())
+    sizes = {"file": f"threads={threads.blobs}", "sqlite": f"readers={threads.storage}"}
+    urls = {role: _with_option(url, sizes.get(url.partition(":")[0], "")) for role, url in urls.items()}
+    context = EngineContext(reactor=reactor, data=configuration.data)
     try:
         backend = open_backend(urls, context)
     except ImportError as error:
         raise StartError(f"storage: {_missing(error, urls)}") from None
     except ValueError as error:
-        raise StartError(f"storage: {masked_in(str(error), secrets)}") from None
+        raise StartError(f"storage: {masked_in(str(error), (*urls.values(), *secrets))}") from None
     accounts = AccountService(
         log=backend.account_log,
         messages=backend.messages,
@@ -92,6 +92,15 @@ def open_stores(reactor: Any, configuration: Configuration, node: str = "") -> S
         directory=backend.directory,
     )
     return Stores(backend, accounts, secrets)
+
+
+def _with_option(url: str, option: str) -> str:
+    """*url* with *option* (``name=value``), unless it is empty or the URL says it itself."""
+    name = option.partition("=")[0]
+    base, mark, query = url.partition("?")
+    if not option or name in parse_qs(query, keep_blank_values=True):
+        return url
+    return f"{base}?{query}&{option}" if mark and query else f"{base}?{option}"
 
 
 def _missing(error: ImportError, urls: dict[str, str]) -> str:

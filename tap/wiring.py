@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.protocol import Factory
@@ -26,6 +26,7 @@ from twisted_mail.delivery import (
     Ways,
 )
 from twisted_mail.delivery.failing import RetrySettings
+from twisted_mail.delivery.limits import TooSlow, within
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
@@ -46,6 +47,10 @@ from twisted_mail.tap.stores import datacenter_of, open_stores
 from twisted_mail.tap.threads import Threads
 
 __all__ = ["Node", "assemble", "check", "imap_settings", "pop3_settings", "smtp_limits", "tls_contexts"]
+
+
+LEAVE_SECONDS: Final = 15.0
+"""How long the stores have to finish what is in flight, after the sessions have ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,9 @@ class _Suite:
         works = "delivery" in configuration.roles
         bodies = Bodies(backend.blobs, backend.references, self._reactor, overflow=backend.queue_bodies)
         spools = SpoolFolder(configuration.data / "spool", self._spool.defer)
-        queue = InboundQueue(backend.queue, bodies, spools, self._reactor, counts=self._counts)
+        queue = InboundQueue(
+            backend.queue, bodies, spools, self._reactor, counts=self._counts, trouble=self._queue_trouble
+        )
         if works:
             settings = configuration.delivery
             self._worker = DeliveryWorker(
@@ -214,6 +221,11 @@ class _Suite:
                 remember_seconds=1.0,
             ),
         )
+
+    def _queue_trouble(self) -> str | None:
+        """What is the matter with the queue's engine, as far as it knows."""
+        backend = self._stores.backend
+        return next((engine.health() for engine in backend.engines if engine.queue is backend.queue), None)
 
     def _authentication(self) -> AuthenticationService:
         configuration, backend = self._configuration, self._stores.backend
@@ -307,9 +319,15 @@ class _Suite:
         self._spool.stop()
         if self._started:
             try:
-                await self._stores.backend.members.leave()
-            finally:
-                await self._stores.stop()
+                await within(self._reactor, LEAVE_SECONDS, self._leave())
+            except TooSlow:
+                self._log.warn("a store does not answer, so what was in flight is left as it is")
+
+    async def _leave(self) -> None:
+        try:
+            await self._stores.backend.members.leave()
+        finally:
+            await self._stores.stop()
 
 
 def assemble(reactor: Any, configuration: Configuration, node: Node, checkers: Sequence[Any]) -> Suite:

@@ -127,6 +127,7 @@ class Node:
         self.queue = Switched(engine.queue, death)
         self.overflow = Switched(house.overflow, death)
         self.counts = DeliveryCounts()
+        self.trouble: str | None = None
         self.accounts = AccountService(
             log=self.log,
             messages=self.messages,
@@ -149,6 +150,7 @@ class Node:
             clock,
             counts=self.counts,
             wall=house.wall,
+            trouble=lambda: self.trouble,
         )
         self.ways = Ways(
             accounts=self.accounts, clock=clock, queue=self.inbound, straight=straight, counts=self.counts

@@ -126,6 +126,17 @@ def test_a_put_that_got_no_answer_is_repeated_and_there_once(house: QueueHouse) 
     assert outcome.refused is None and len(house.items()) == 1
 
 
+def test_a_queue_that_is_known_to_be_down_gets_no_body(house: QueueHouse) -> None:
+    node = Node(house, straight=False)
+    node.trouble = "no server answers"
+    [outcome] = house.give(node, ANN)
+    assert outcome.refused is not None and outcome.refused.reason is Refusal.UNAVAILABLE
+    assert house.holders() == [] and house.items() == []
+    straight = Node(house)
+    straight.trouble = "no server answers"
+    assert house.give(straight, ANN)[0].refused is None, "the straight way needs no queue"
+
+
 def test_a_queue_that_hangs_is_not_waited_for_without_end(house: QueueHouse) -> None:
     node = Node(house, straight=False)
     node.queue.mode = "hang"

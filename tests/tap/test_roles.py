@@ -112,8 +112,30 @@ def test_a_start_that_fails_names_the_store_and_no_secret(tmp_path: Path) -> Non
 
     url = "sqlite://user:s3cr3t@host/file"
     configuration = load(None, {"TWISTED_MAIL__DATA": str(tmp_path), "TWISTED_MAIL__STORAGE__METADATA": url})
-    with pytest.raises(StartError, match="storage: 'sqlite://user:…@host/file'"):
+    with pytest.raises(StartError, match=r"storage: 'sqlite://user:…@host/file"):
         open_stores(reactor, configuration)
+
+
+def test_engines_get_the_sizes_of_their_pools_unless_their_url_says_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from twisted.internet import reactor
+
+    opened: list[dict[str, str]] = []
+
+    def refuse(urls: dict[str, str], context: object) -> None:
+        opened.append(urls)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("twisted_mail.tap.stores.open_backend", refuse)
+    given = {"METADATA": "sqlite:///x/mail?patience=3", "BLOBS": "file:?threads=9", "MESSAGING": "nats://127.0.0.1:4222"}
+    for environment in ({}, {f"TWISTED_MAIL__STORAGE__{name}": url for name, url in given.items()}):
+        with pytest.raises(StartError, match="enough"):
+            open_stores(reactor, load(None, environment))
+    assert opened == [
+        {"metadata": "sqlite:?readers=4", "blobs": "file:?threads=4"},
+        {"metadata": "sqlite:///x/mail?patience=3&readers=4", "blobs": "file:?threads=9", "messaging": given["MESSAGING"]},
+    ]
 
 
 def test_a_driver_that_is_missing_is_named_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

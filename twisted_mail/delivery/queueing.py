@@ -52,8 +52,10 @@ class InboundQueue:
         counts: DeliveryCounts | None = None,
         wall: Callable[[], float] = time.time,
         woken: Callable[[], None] = lambda: None,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """*woken* is called after each item, for a worker in this process."""
+        """*woken* is called after each item, for a worker in this process. *trouble* says, without waiting, what is the
+        matter with the queue; None: nothing that is known."""
         self.queue = queue
         self.bodies = bodies
         self.spools = spools
@@ -61,6 +63,7 @@ class InboundQueue:
         self._clock = clock
         self._wall = wall
         self._woken = woken
+        self._trouble = trouble
 
     def wake(self, woken: Callable[[], None]) -> None:
         """Call *woken* after each item from now on."""
@@ -71,6 +74,10 @@ class InboundQueue:
     ) -> Mapping[DeliveryId, MailRefused]:
         """Make each of *copies* durable; those that could not be, with what to tell the peer."""
         ids = [waiting.copy.delivery for waiting in copies]
+        trouble = self._trouble()
+        if trouble is not None:  # a body that no item names would only lie there
+            self._log.warn("the queue takes nothing: {why}", why=trouble)
+            return {id: MailRefused(Refusal.UNAVAILABLE) for id in ids}
         try:
             kept = await self.bodies.keep(spool.chunks, ids)
         except (StorageError, OSError) as error:
