@@ -27,7 +27,7 @@ from twisted_mail.account.checkpoint import (
     to_be_loaded,
 )
 from twisted_mail.account.entries import Entry, encode_entry
-from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown, Refused
+from twisted_mail.account.errors import AccountUnavailable, LimitReached, OutcomeUnknown, Refused
 from twisted_mail.account.following import FollowedAccount
 from twisted_mail.account.graves import BATCH, Moved, dead_of, ripe_chunks
 from twisted_mail.account.homes import NotHome
@@ -57,6 +57,8 @@ MAX_GROUP = 512
 """Entries in one append."""
 MAX_GROUP_BYTES = 16 * 1024 * 1024
 """Octets of rows in one append, if it is not a single intent's: it may have to go to another process in one piece."""
+ENTRY_OVERHEAD = 64
+"""Octets that count for an entry besides its data, against the log's `max_append_bytes`."""
 MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
@@ -251,10 +253,11 @@ class OpenAccount(FollowedAccount):
             # a refusal, or that nothing is to be done, must not come from a state that others have left behind
             await self._catch_up()
             return group
-        if proposals:
-            again = await self._append(proposals)
-            if again:
-                return [w for w in group if not w.done.called]
+        entries, encoded = self._encoded(proposals)
+        left = proposals[len(entries) :]
+        if entries and await self._append(proposals[: len(entries)], entries, encoded):
+            return [w for w in group if not w.done.called]
+        self._queue.extendleft(reversed(left))
         for waiting, refusal in settled:
             if refusal is not None:
                 waiting.fail(refusal)
@@ -296,12 +299,33 @@ class OpenAccount(FollowedAccount):
             self._known_deliveries = (self._base, found)
         return self._known_deliveries[1]
 
-    async def _append(self, proposals: list[Waiting]) -> bool:
+    def _encoded(self, proposals: list[Waiting]) -> tuple[list[Entry], list[NewEntry]]:
+        """The entries of the first of *proposals*, of as many as the log takes in one append.
+
+        One that the log does not take even by itself is taken out, and refused.
+        """
+        now = int(self._service.wall() * 1000)
+        room, most = self._service.max_append_bytes, self._service.max_entry_bytes
+        entries: list[Entry] = []
+        encoded: list[NewEntry] = []
+        for waiting in list(proposals):
+            entry = Entry(now, waiting.intent.cause, waiting.plan.changes, waiting.plan.delivery)
+            data = encode_entry(entry)
+            if most is not None and len(data) + ENTRY_OVERHEAD > most:
+                proposals.remove(waiting)
+                waiting.fail(LimitReached("more than the store takes in one change"))
+                continue
+            if room is not None:
+                room -= len(data) + ENTRY_OVERHEAD
+                if room < 0 and entries:
+                    break
+            entries.append(entry)
+            encoded.append(NewEntry(EntryId.new(), data))
+        return entries, encoded
+
+    async def _append(self, proposals: list[Waiting], entries: list[Entry], encoded: list[NewEntry]) -> bool:
         """Propose the plans; True when they must run again. Applies and answers those that came to stand."""
         expected = self._state.modseq
-        now = int(self._service.wall() * 1000)
-        entries = [Entry(now, w.intent.cause, w.plan.changes, w.plan.delivery) for w in proposals]
-        encoded = [NewEntry(EntryId.new(), encode_entry(entry)) for entry in entries]
         for waiting in proposals:
             waiting.proposed = True
         try:

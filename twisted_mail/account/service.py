@@ -16,6 +16,7 @@ from twisted.python.failure import Failure
 from twisted_mail.account.committer import OpenAccount
 from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.following import FollowedAccount
+from twisted_mail.account.footprint import octets_of_state
 from twisted_mail.account.forwarding import Forwarding
 from twisted_mail.account.homes import HOME_SETTING, ClaimHome, recorded_home
 from twisted_mail.account.messages import MessageStore, Writer
@@ -56,8 +57,10 @@ class AccountSettings:
     """What an operator may set about accounts."""
 
     default_mailboxes: tuple[NewMailbox, ...] = DEFAULT_MAILBOXES
-    idle_accounts: int = 1000
+    idle_accounts: int = 10_000
     """States that stay in memory although nobody has them open."""
+    cache_bytes: int = 256 * 1024 * 1024
+    """Octets that these take at most, about."""
     checkpoint_entries: int = 256
     """A checkpoint is made after so many entries, or after `checkpoint_bytes` of them."""
     checkpoint_bytes: int = 512 * 1024
@@ -109,6 +112,10 @@ class AccountService:
         """The log, where it writes rows into the same store together with entries."""
         self.degraded: DegradedReads | None = able if hasattr(log, "read_stale") else None
         """The log, where it can be read without a quorum."""
+        self.max_append_bytes = _limit(log, "max_append_bytes")
+        """What the log takes in one append (`BoundedAppends`); None: it does not say."""
+        self.max_entry_bytes = _limit(log, "max_entry_bytes") or self.max_append_bytes
+        """The same for an append of one entry."""
         self.bus = bus
         self.datacenter = datacenter
         self.forwarding = None if members is None else Forwarding(self, members, node, datacenter)
@@ -116,7 +123,9 @@ class AccountService:
         self._leases = leases
         self._open: dict[AccountId, OpenAccount] = {}
         self._users: dict[AccountId, int] = {}
-        self._idle: OrderedDict[AccountId, None] = OrderedDict()
+        self._idle: OrderedDict[AccountId, int] = OrderedDict()
+        """Those that nobody has open, the longest idle first, with what they take, octets."""
+        self._idle_bytes = 0
         self._shown: OrderedDict[AccountId, ModSeq] = OrderedDict()
         self._opening: dict[AccountId, list[Deferred[None]]] = {}
         self._poll = LoopingCall(self._poll_heads)
@@ -138,7 +147,7 @@ class AccountService:
             opened = self._open.get(account)
             if opened is None:
                 opened = await self._load(account)
-            self._idle.pop(account, None)
+            self._no_longer_idle(account)
             return opened
         except BaseException:
             self._leave(account)
@@ -181,18 +190,27 @@ class AccountService:
         self._users.pop(account, None)
         if account in self._open:
             self._open[account].forget_unwritten()
-            self._idle[account] = None
-            self._idle.move_to_end(account)
+            self._no_longer_idle(account)
+            self._idle[account] = octets_of_state(self._open[account].state)
+            self._idle_bytes += self._idle[account]
         self._evict()
 
     def _evict(self) -> None:
+        if not self._too_many_idle():
+            return
         for account in list(self._idle):
-            if len(self._idle) <= self.settings.idle_accounts:
+            if not self._too_many_idle():
                 return
             if self._open[account].busy:
                 continue
-            del self._idle[account]
+            self._no_longer_idle(account)
             self._close(account)
+
+    def _too_many_idle(self) -> bool:
+        return len(self._idle) > self.settings.idle_accounts or self._idle_bytes > self.settings.cache_bytes
+
+    def _no_longer_idle(self, account: AccountId) -> None:
+        self._idle_bytes -= self._idle.pop(account, 0)
 
     def _close(self, account: AccountId) -> None:
         closed = self._open.pop(account)
@@ -276,12 +294,19 @@ class AccountService:
             account.close()
         self._open.clear()
         self._idle.clear()
+        self._idle_bytes = 0
 
     def forget(self, account: AccountId) -> None:
         """Drop the state kept in memory, if nobody has it open (the account was erased, or is to be read anew)."""
         if account not in self._users and account in self._open:
-            self._idle.pop(account, None)
+            self._no_longer_idle(account)
             self._close(account)
+
+
+def _limit(log: AccountLog, name: str) -> int | None:
+    """What the log says of itself, if it does."""
+    limit = getattr(log, name, None)
+    return limit if isinstance(limit, int) else None
 
 
 class _Lock:
