@@ -52,8 +52,10 @@ class NATSCache:
 
     _log = Logger()
 
-    def __init__(self, jetstream: JetStream, here: MemoryCache) -> None:
-        self._js = jetstream
+    def __init__(self, jetstream: JetStream, quick: JetStream, here: MemoryCache) -> None:
+        self._patient = jetstream
+        """For the start."""
+        self._js = quick
         self._link = jetstream.link
         self._here = here
         """Counts while the servers do not answer."""
@@ -63,7 +65,7 @@ class NATSCache:
 
     async def start(self) -> None:
         """Within asyncio. Raises: StorageError."""
-        await self._js.make_stream(
+        await self._patient.make_stream(
             self._stream,
             {
                 "description": "shared cache",

@@ -23,6 +23,9 @@ __all__ = ["NATSEngine", "engine"]
 WORKERS: Final = {"inbound": "delivery", "outbound": "relay"}
 """The role whose nodes share the shards of a use among them."""
 
+CACHE_SECONDS: Final = 1.5
+"""A cache that takes longer is none."""
+
 
 class NATSEngine:
     """Implements `Engine`. `start` needs a server that answers; afterwards it waits for them for ever."""
@@ -44,7 +47,8 @@ class NATSEngine:
         self.members = NATSMembers(self._link)
         self.queue = NATSQueue(self.jetstream, context.reactor.seconds, self._shards)
         self.bus = NATSBus(self._link, context.reactor)
-        self.cache = NATSCache(self.jetstream, MemoryCache(context.reactor))
+        quick = JetStream(self._link, min(CACHE_SECONDS, settings.request))
+        self.cache = NATSCache(self.jetstream, quick, MemoryCache(context.reactor))
         self.queue_bodies = QueueBodies(self.jetstream)
         """Bodies of queued items while the object store is down: a bounded `Blobs`."""
 

@@ -101,8 +101,10 @@ def seconds_of(text: str) -> float:
 class JetStream:
     """Streams on the servers of *link*."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, seconds: float | None = None) -> None:
         self.link = link
+        self.seconds = link.settings.request if seconds is None else seconds
+        """How long a request may take with all its repetitions."""
         self.replicas = 1
 
     # --- any request
@@ -116,7 +118,7 @@ class JetStream:
         """
         settings = self.link.settings
         loop = asyncio.get_running_loop()
-        ends = loop.time() + settings.request
+        ends = loop.time() + self.seconds
         sent = tries = 0
         why = "no connection"
         while (left := ends - loop.time()) > 0:
@@ -139,7 +141,7 @@ class JetStream:
                 continue  # it has waited already
             await asyncio.sleep(min(AGAIN_SECONDS, max(0.0, ends - loop.time())))
         self.link.went(f"the streams do not answer ({why})")
-        text = f"NATS: {why}, in {settings.request:g} s"
+        text = f"NATS: {why}, in {self.seconds:g} s"
         raise Unavailable(text) if sent else Refused(text)
 
     async def api(self, what: str, body: object = None) -> dict[str, Any]:
@@ -202,7 +204,7 @@ class JetStream:
         sent = {"Nats-Msg-Id": id or urandom(12).hex(), **headers}
         _, said, tries = await self._ask(subject, data, sent)
         if "error" in said:
-            raise _error(said["error"])
+            raise _error(said["error"], tries)
         if "seq" not in said:
             raise Unavailable("NATS: a stream's answer is not understood")
         return Written(said["seq"], bool(said.get("duplicate")), tries)

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from os import urandom
 from typing import Any, Final, TypeVar
 
 from nats.aio.client import Client
@@ -31,6 +32,7 @@ Received = Callable[[Msg], Awaitable[None]]
 
 RECONNECT_SECONDS: Final = 0.25
 """Between two tries to reach the same server."""
+PROBE_SECONDS: Final = 1.0
 SILENT_TRIES: Final = 2
 """After so many requests in a row without an answer the server itself is asked whether it is there."""
 
@@ -284,10 +286,23 @@ class Link:
 
     async def _probe(self, client: Client) -> None:
         """A server that has stopped keeps its connections: whoever waits for the driver's own pings waits for long."""
+        inbox, heard = f"_INBOX.{urandom(12).hex()}", asyncio.Event()
+
+        async def received(message: Msg) -> None:
+            heard.set()
+
         try:
-            await client.rtt(timeout=1)
-        except (TimeoutError, NATSError, OSError):
-            if client.is_connected:
+            # a message to ourselves: the driver's own way to ask ends its reading when the answer is late
+            echo = await client.subscribe(inbox, cb=received, max_msgs=1)
+            try:
+                await client.publish(inbox, b"")
+                await asyncio.wait_for(heard.wait(), PROBE_SECONDS)
+            finally:
+                with suppress(NATSError, OSError):
+                    await echo.unsubscribe()
+            self._silent = 0
+        except (NATSError, OSError, TimeoutError):
+            if client is self._client and client.is_connected:
                 self._log.warn("a NATS server has gone silent; trying another")
                 self._went_down()
                 await client.force_reconnect()

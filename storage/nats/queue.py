@@ -198,9 +198,12 @@ class NATSQueue:
             headers |= scheduled(place, entry.due)
         id = str(item.id)
         while True:
-            written = await self._write_if(place, entry.encode(), headers, id)
-            if written is None:
-                return False
+            try:
+                written = await self._js.write(place.subject, entry.encode(), headers, id)
+            except JetStreamError as error:
+                if error.number not in WRONG_SEQUENCE:
+                    raise Refused(f"NATS: {error}") from error
+                return error.tries > 1 and await self._put_before(place, entry.mark)
             if not written.duplicate:
                 self._counts[item.use].items += 1
                 self._made_due = asyncio.get_running_loop().time()
@@ -210,6 +213,11 @@ class NATSQueue:
                 return mine
             # it was there and is gone: what was acknowledged is forgotten
             id = f"{item.id}.{entry.mark.hex()}"
+
+    async def _put_before(self, place: Place, mark: bytes) -> bool:
+        """Whether an earlier try of this very `put` brought the item, and its answer was lost."""
+        stored = await self._js.last(self.stream(place.use), place.any)
+        return stored is None or Entry.decode(stored.data).mark == mark
 
     async def _whose(self, item: QueueItem, written: Written, mark: bytes) -> bool | None:
         """Of an item that the servers know: whether this very `put` brought it; None if it is there no more."""
@@ -303,7 +311,13 @@ class NATSQueue:
                 deliveries += found or ()
                 if found is not None and len(found) == each:
                     asked.append(shard)  # it may have more
-            granted = await asyncio.gather(*(self._first(delivery, seconds) for delivery in deliveries))
+            try:
+                granted = await asyncio.gather(*(self._first(delivery, seconds) for delivery in deliveries))
+            except BaseException:
+                for delivery in deliveries:
+                    self._leases.revoke(Place.parse(delivery.subject).id)
+                    await self._pulls.give_back(delivery)
+                raise
             leases += [lease for lease in granted if lease is not None]
             if missing:
                 await self._mend(use)
@@ -382,16 +396,20 @@ class NATSQueue:
         await self._js.delete(self.stream(old.use), sequence)
         return True
 
-    async def _write_if(
-        self, place: Place, data: bytes, headers: dict[str, str], id: str | None = None
-    ) -> Written | None:
+    async def _write_if(self, place: Place, data: bytes, headers: dict[str, str]) -> Written | None:
         """None when the condition in *headers* does not hold. Raises: Refused, Unavailable."""
+        id = urandom(12).hex()
         try:
             return await self._js.write(place.subject, data, headers, id)
         except JetStreamError as error:
-            if error.number in WRONG_SEQUENCE:
-                return None
-            raise Refused(f"NATS: {error}") from error
+            if error.number not in WRONG_SEQUENCE:
+                raise Refused(f"NATS: {error}") from error
+            if error.tries > 1:
+                # an earlier try of ours may have done it, and its answer was lost
+                last = await self._js.last(self.stream(place.use), place.subject)
+                if last is not None and last.headers.get("Nats-Msg-Id") == id:
+                    return Written(last.sequence, False, error.tries)
+            return None
 
     # --- what operators do
 

@@ -32,10 +32,10 @@ class Settings:
     """A file of certificates that the servers' are signed with; None: the system's."""
     start: float = 5.0
     """How long `start` waits for a server."""
-    attempt: float = 2.0
+    attempt: float = 1.0
     """How long one try of a request may take before it is made again."""
-    request: float = 5.0
-    """How long a request may take with all its repetitions."""
+    request: float = 10.0
+    """How long a request may take with all its repetitions. A stream that lost its leader has a new one after 4 to 9 s."""
     requests: int = 256
     """Requests in flight at the same time; more of them wait."""
     shards: int = 64
