@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from twisted_mail.storage.interfaces import AlreadyExists, BlobWriter, NotFound, StorageError, Unavailable
 from twisted_mail.storage.s3.calls import Calls
-from twisted_mail.storage.s3.faults import Forbidden, NoBucket
+from twisted_mail.storage.s3.faults import Forbidden, NoBucket, told
 from twisted_mail.storage.s3.reading import Reader
 from twisted_mail.storage.s3.rewrapping import rewrap
 from twisted_mail.storage.s3.threads import Task
@@ -133,7 +133,9 @@ class S3Blobs:
         while True:
 
             def work(client: Any, more: dict[str, str] = more) -> Any:
-                return client.list_objects_v2(Bucket=self._settings.bucket, Prefix=prefix, **more)
+                page = client.list_objects_v2(Bucket=self._settings.bucket, Prefix=prefix, **more)
+                told(page, "IsTruncated")  # a page that was cut must not be taken for the last one
+                return page
 
             page = await self._calls.run(work)
             for item in page.get("Contents", ()):
@@ -188,7 +190,9 @@ class S3Blobs:
         while True:
 
             def work(client: Any, more: dict[str, str] = more) -> Any:
-                return client.list_multipart_uploads(Bucket=bucket, Prefix=prefix, **more)
+                page = client.list_multipart_uploads(Bucket=bucket, Prefix=prefix, **more)
+                told(page, "IsTruncated")
+                return page
 
             page = await self._calls.run(work)
             for upload in page.get("Uploads", ()):

@@ -91,6 +91,10 @@ def _client(settings: Settings, key: str, secret: str, token: str | None) -> Any
     return client
 
 
+class _TimeIsUp(Fault):
+    """Says less of what is the matter than what an earlier attempt found."""
+
+
 class Calls:
     """One object store's calls, and whether it answers."""
 
@@ -156,15 +160,18 @@ class Calls:
             limit = min(limit, float(self.reactor.seconds()) + QUICK_SECONDS)
         certain = True
         attempt = 0
+        reason = ""
         while True:
             try:
                 result = await self._once(work, limit)
             except Fault as fault:
                 certain = certain and fault.certain
+                if not reason or not isinstance(fault, _TimeIsUp):
+                    reason = str(fault)
                 pause = self._draw() * min(MAX_DELAY, FIRST_DELAY * 2**attempt)
                 if quick or self.reactor.seconds() + pause >= limit:
-                    self._gave_up(str(fault))
-                    raise (Refused if certain else Unavailable)(str(fault)) from fault
+                    self._gave_up(reason)
+                    raise (Refused if certain else Unavailable)(reason) from fault
                 await deferLater(self.reactor, pause)
                 attempt += 1
             else:
@@ -178,13 +185,13 @@ class Calls:
     async def _once(self, work: Callable[[Any], T], limit: float) -> T:
         left = limit - self.reactor.seconds()
         if left <= 0:
-            raise Fault("the object store does not answer in time", certain=True)
+            raise _TimeIsUp("the object store does not answer in time", certain=True)
         doing: Deferred[T] = self.threads.run(lambda: work(self._client))
         doing.addTimeout(left, self.reactor)
         try:
             return await doing
         except TimeoutError:
-            raise Fault("the object store does not answer in time", certain=False) from None
+            raise _TimeIsUp("the object store does not answer in time", certain=False) from None
         except StorageError:
             raise
         except Exception as error:

@@ -9,7 +9,7 @@ from cryptography.exceptions import InternalError
 
 from twisted_mail.storage.interfaces import NotFound, Refused, StorageError, Unavailable
 
-__all__ = ["Fault", "Forbidden", "NoBucket", "PreconditionFailed", "RangeRefused", "translate"]
+__all__ = ["Fault", "Forbidden", "NoBucket", "PreconditionFailed", "RangeRefused", "told", "translate"]
 
 PASSING: Final = {
     "BadDigest",  # the body was damaged on its way
@@ -64,6 +64,15 @@ class Forbidden(Refused):
 
 class NoBucket(Refused):
     """The bucket does not exist."""
+
+
+def told(answer: Any, name: str) -> Any:
+    """What *answer* says under *name*. Raises: Fault where it does not: the standard library takes a head of an answer
+    that breaks off for a whole one, and so does the driver."""
+    value = answer.get(name)
+    if value is None or (name == "ETag" and not value.endswith('"')):
+        raise Fault(f"the object store's answer breaks off before its {name}", certain=False)
+    return value
 
 
 def translate(error: Exception) -> Exception:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from twisted_mail.storage.interfaces import Corrupt, NotFound, Unavailable
 from twisted_mail.storage.s3.calls import OCTETS_PER_SECOND, Calls
-from twisted_mail.storage.s3.faults import Fault, PreconditionFailed, RangeRefused, translate
+from twisted_mail.storage.s3.faults import Fault, PreconditionFailed, RangeRefused, told, translate
 from twisted_mail.storage.s3.sealing import (
     FRAME,
     HEADER,
@@ -55,12 +55,11 @@ def get(client: Any, bucket: str, name: str, first: int, stop: int, seconds: flo
     limit = time.monotonic() + seconds
     more = {} if etag is None else {"IfMatch": etag}
     answer = client.get_object(Bucket=bucket, Key=name, Range=f"bytes={first}-{stop - 1}", **more)
-    span, _, whole = answer.get("ContentRange", "").removeprefix("bytes ").partition("/")
-    if not whole and first == 0:
-        span, whole = "0-", str(answer["ContentLength"])  # everything was asked for, and a store may say so
+    etag = told(answer, "ETag")
+    span, _, whole = told(answer, "ContentRange").removeprefix("bytes ").partition("/")
     if not span.startswith(f"{first}-") or not whole.isdecimal():
         answer["Body"].close()
-        raise Unavailable("the object store does not give parts of objects")
+        raise Fault(f"the object store answers with another range than {first}-{stop - 1}", certain=True)
     total = int(whole)
     wanted = min(stop, total) - first
     # below the driver's stream, whose read() waits until all is there: a body that drips would hold the thread
@@ -87,7 +86,7 @@ def get(client: Any, bucket: str, name: str, first: int, stop: int, seconds: flo
             answer["Body"].close()
     if fault is not None and not data:
         raise fault
-    return Piece(bytes(data), answer["ETag"], total)
+    return Piece(bytes(data), etag, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +125,19 @@ class Reader:
 
     async def size(self, name: str) -> int:
         """How long the object is. Raises: NotFound, Unavailable."""
-        answer = await self._calls.run(lambda client: client.head_object(Bucket=self._bucket, Key=name))
-        return int(answer["ContentLength"])
+        wanted = {"Bucket": self._bucket, "Key": name}
+        return int(await self._calls.run(lambda client: told(client.head_object(**wanted), "ContentLength")))
 
     async def encrypted(self, ref: BlobRef, name: str) -> bool:
         """Raises: NotFound, Corrupt (the object has not the length of that content), Unavailable."""
         try:
-            return self._encrypted(ref, await self.size(name))
+            # asked again before it is called corrupt: the number may have been cut on its way
+            for _ in range(2):
+                total = await self.size(name)
+                if total in (ref.size, sealed_size(ref.size)):
+                    return total != ref.size
         except NotFound:
             raise NotFound(f"no blob {ref.hash}") from None
-
-    @staticmethod
-    def _encrypted(ref: BlobRef, total: int) -> bool:
-        if total == ref.size:
-            return False
-        if total == sealed_size(ref.size):
-            return True
         raise Corrupt(f"the object of blob {ref.hash} has {total} octets, which are not those of {ref.size}")
 
     async def read(self, ref: BlobRef, name: str, start: int, stop: int) -> AsyncIterator[bytes]:
@@ -185,15 +181,13 @@ class Reader:
                     end = min(HEADER + frames(stop) * SEALED_FRAME, sealed_size(ref.size))
                 try:
                     piece = await self._span(name, first, end, until)
-                except RangeRefused:
-                    there = await self.encrypted(ref, name)
-                else:
-                    there = self._encrypted(ref, piece.total)
-                    if there == encrypted:
+                    if piece.total == (sealed_size(ref.size) if encrypted else ref.size):
                         break
-                if there == encrypted:
-                    raise Unavailable("the object was replaced while it was read")
-                encrypted = there
+                except RangeRefused:
+                    pass
+                encrypted = await self.encrypted(ref, name)
+                if self._calls.reactor.seconds() >= until:
+                    raise Unavailable("the object store's answers do not fit together")
             if not encrypted:
                 return _Block(piece.data, start, stop, ref.size, None)
             cipher = await self._cipher(name, piece, first, until)

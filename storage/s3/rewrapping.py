@@ -11,7 +11,7 @@ from typing import Any
 
 from twisted_mail.storage.interfaces import NotFound, StorageError, Unavailable
 from twisted_mail.storage.s3.calls import Calls
-from twisted_mail.storage.s3.faults import PreconditionFailed
+from twisted_mail.storage.s3.faults import PreconditionFailed, told
 from twisted_mail.storage.s3.reading import Reader
 from twisted_mail.storage.s3.sealing import FRAME, HEADER, SEALED_FRAME, Keyring
 from twisted_mail.storage.s3.writing import PART
@@ -52,12 +52,14 @@ async def _put(calls: Calls, name: str, body: bytes, etag: str) -> None:
 
 async def _put_in_parts(calls: Calls, name: str, body: bytes, total: int, etag: str) -> None:
     where = {"Bucket": calls.settings.bucket, "Key": name}
-    upload = {**where, "UploadId": (await calls.run(lambda client: client.create_multipart_upload(**where)))["UploadId"]}
+    id = await calls.run(lambda client: told(client.create_multipart_upload(**where), "UploadId"))
+    upload = {**where, "UploadId": id}
     rest = {"CopySource": where, "CopySourceRange": f"bytes={len(body)}-{total - 1}", "CopySourceIfMatch": etag}
 
     def assemble(client: Any) -> None:
-        first = client.upload_part(**upload, PartNumber=1, Body=body)["ETag"]
-        second = client.upload_part_copy(**upload, PartNumber=2, **rest)["CopyPartResult"]["ETag"]
+        first = told(client.upload_part(**upload, PartNumber=1, Body=body), "ETag")
+        copied = told(client.upload_part_copy(**upload, PartNumber=2, **rest), "CopyPartResult")
+        second = told(copied, "ETag")
         parts = [{"PartNumber": 1, "ETag": first}, {"PartNumber": 2, "ETag": second}]
         client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, IfMatch=etag)
 

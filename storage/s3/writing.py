@@ -14,7 +14,7 @@ from twisted.logger import Logger
 
 from twisted_mail.storage.interfaces import ChooseGeneration, Corrupt, NotFound, StorageError, Unavailable
 from twisted_mail.storage.s3.calls import Calls
-from twisted_mail.storage.s3.faults import PreconditionFailed
+from twisted_mail.storage.s3.faults import PreconditionFailed, told
 from twisted_mail.storage.s3.reading import Reader
 from twisted_mail.storage.s3.sealing import FRAME, Keyring, seal
 from twisted_mail.storage.s3.threads import Task
@@ -33,8 +33,9 @@ class Upload:
 
     _log = Logger()
 
-    def __init__(self, calls: Calls, keyring: Keyring | None) -> None:
+    def __init__(self, calls: Calls, reader: Reader, keyring: Keyring | None) -> None:
         self._calls = calls
+        self._reader = reader
         self._bucket = calls.settings.bucket
         self.name = f"{calls.settings.prefix}{INCOMING}{os.urandom(16).hex()}"
         self.size = 0
@@ -61,10 +62,8 @@ class Upload:
         if self._given_up:
             return
         if self._id is None:
-            answer = await self._calls.run(
-                lambda client: client.create_multipart_upload(Bucket=self._bucket, Key=self.name)
-            )
-            self._id = answer["UploadId"]
+            wanted = {"Bucket": self._bucket, "Key": self.name}
+            self._id = await self._calls.run(lambda client: told(client.create_multipart_upload(**wanted), "UploadId"))
         if self._given_up:
             return
         number = len(self._tags) + 1
@@ -73,12 +72,12 @@ class Upload:
         def work(client: Any) -> Any:
             nonlocal body
             body = body or self._sealed(number, content, last)
-            return client.upload_part(
+            sent = client.upload_part(
                 Bucket=self._bucket, Key=self.name, UploadId=self._id, PartNumber=number, Body=body
             )
+            return told(sent, "ETag")
 
-        answer = await self._calls.run(work, octets=len(content))
-        self._tags.append(answer["ETag"])
+        self._tags.append(await self._calls.run(work, octets=len(content)))
         self.size += len(body)
 
     def _sealed(self, number: int, content: bytes, last: bool) -> bytes:
@@ -100,8 +99,7 @@ class Upload:
             )
         except NotFound:
             # perhaps an earlier attempt has completed it, and its answer was lost
-            found = await self._calls.run(lambda client: client.head_object(Bucket=self._bucket, Key=self.name))
-            if found["ContentLength"] != self.size:
+            if await self._reader.size(self.name) != self.size:
                 raise Unavailable("a large object was not put together") from None
 
     async def copy(self, name: str) -> None:
@@ -160,7 +158,7 @@ class Writer:
 
     async def _send(self, part: bytes) -> None:
         if self._upload is None:
-            self._upload = Upload(self._calls, self._keyring)
+            self._upload = Upload(self._calls, self._reader, self._keyring)
         await self._upload.send(part, last=False)
 
     async def finish(self, generation: ChooseGeneration | None = None) -> BlobRef:
