@@ -205,7 +205,7 @@ class Recorder:
         found: dict[str, int] = {}
         for kind, records in (("arrived", self.arrived), ("stored", self.stored), ("moved", self.moved)):
             for record in records:
-                name = f"{kind} {record.outcome}"  # type: ignore[attr-defined]  # each of the three has it
+                name = f"{kind} {record.outcome}"
                 found[name] = found.get(name, 0) + 1
         found["shown"], found["vanished"] = len(self.shown), len(self.vanished)
         return found
