@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv dev clients services test test-faults test-cluster lint format types docs bench demo fuzz soak build clean
+.PHONY: help venv dev clients services test test-faults test-cluster demo-cluster lint format types docs bench demo fuzz soak build clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -42,6 +42,9 @@ services: venv           ## the servers of the distributed store (Cassandra, NAT
 
 demo: venv               ## a demo domain with two accounts and their mail, servers up, and how to use them
 	$(BIN)/python -m twisted_mail.admin.demo
+
+demo-cluster: services   ## a whole cluster on loopback in one terminal: stores of three nodes, six mail nodes, two users
+	$(BIN)/python -m tests.services.demo
 
 test: venv clients       ## all tests
 	@.ci/services
