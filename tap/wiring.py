@@ -182,10 +182,16 @@ class _Suite:
         """Where mail goes in, with its two ways; the worker at the end of the second, if that is this node's."""
         configuration, backend, accounts = self._configuration, self._stores.backend, self._stores.accounts
         works = "delivery" in configuration.roles
-        bodies = Bodies(backend.blobs, backend.references, self._reactor, overflow=backend.queue_bodies)
+        bodies = Bodies(
+            backend.blobs,
+            backend.references,
+            self._reactor,
+            overflow=backend.queue_bodies,
+            trouble=lambda: self._trouble("blobs", "references"),
+        )
         spools = SpoolFolder(configuration.data / "spool", self._spool.defer)
         queue = InboundQueue(
-            backend.queue, bodies, spools, self._reactor, counts=self._counts, trouble=self._queue_trouble
+            backend.queue, bodies, spools, self._reactor, counts=self._counts, trouble=lambda: self._trouble("queue")
         )
         if works:
             settings = configuration.delivery
@@ -222,10 +228,14 @@ class _Suite:
             ),
         )
 
-    def _queue_trouble(self) -> str | None:
-        """What is the matter with the queue's engine, as far as it knows."""
+    def _trouble(self, *stores: str) -> str | None:
+        """What is the matter with the engines of *stores*, as far as they know; None: nothing."""
         backend = self._stores.backend
-        return next((engine.health() for engine in backend.engines if engine.queue is backend.queue), None)
+        for engine in backend.engines:
+            if any(getattr(engine, store) is getattr(backend, store) for store in stores):
+                if (trouble := engine.health()) is not None:
+                    return trouble
+        return None
 
     def _authentication(self) -> AuthenticationService:
         configuration, backend = self._configuration, self._stores.backend

@@ -128,6 +128,7 @@ class Node:
         self.overflow = Switched(house.overflow, death)
         self.counts = DeliveryCounts()
         self.trouble: str | None = None
+        self.blob_trouble: str | None = None
         self.accounts = AccountService(
             log=self.log,
             messages=self.messages,
@@ -142,6 +143,7 @@ class Node:
             self.references,
             clock,
             overflow=self.overflow if house.has_overflow else None,
+            trouble=lambda: self.blob_trouble,
         )
         self.inbound = InboundQueue(
             self.queue,

@@ -170,6 +170,18 @@ def test_an_object_store_that_fails_midway_costs_nothing(
     assert (house.items(), house.overflowing()) == ([], 0)
 
 
+def test_an_object_store_that_is_known_to_be_down_is_not_asked(tmp_path: Path) -> None:
+    house = QueueHouse(tmp_path, overflow=True)
+    node = Node(house, straight=False)
+    node.blob_trouble, node.blobs.mode = "no connection", "hang"
+    [outcome] = house.give(node, ANN)
+    assert outcome.refused is None and house.overflowing() == 1
+    house.has_overflow = False
+    other = Node(house, straight=False)
+    other.blob_trouble = "no connection"
+    assert house.give(other, ANN)[0].refused is None, "where there is no other place it is tried all the same"
+
+
 def test_without_a_store_of_the_queue_a_failing_object_store_is_refused(house: QueueHouse) -> None:
     node = Node(house)
     node.blobs.mode = "down"

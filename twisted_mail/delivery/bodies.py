@@ -48,19 +48,30 @@ class Bodies:
     _log = Logger()
 
     def __init__(
-        self, blobs: Blobs, references: References, clock: IReactorTime, *, overflow: Blobs | None = None
+        self,
+        blobs: Blobs,
+        references: References,
+        clock: IReactorTime,
+        *,
+        overflow: Blobs | None = None,
+        trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """*overflow*: the queue's own store, bounded; it raises `Refused` when it is full."""
+        """*overflow*: the queue's own store, bounded; it raises `Refused` when it is full. *trouble* says, without waiting,
+        what is the matter with *blobs* or *references*; None: nothing that is known."""
         self._blobs = blobs
         self._references = references
         self._clock = clock
         self._overflow = overflow
+        self._trouble = trouble
 
     async def keep(self, octets: Octets, ids: Sequence[DeliveryId]) -> Mapping[DeliveryId, Body]:
         """Make a message durable for the items *ids*.
 
         Raises: StorageError; Refused among them says that there is no room; OSError if *octets* cannot be read.
         """
+        trouble = self._trouble()
+        if self._overflow is not None and trouble is not None:  # no need for every message to find it out
+            return await self._keep_apart(self._overflow, octets, ids)
         try:
             ref = await within(self._clock, STORE_SECONDS, self._share(octets, ids))
             return dict.fromkeys(ids, Body("blobs", ref))
