@@ -19,7 +19,8 @@ from tests.services.processes import NotReady, Process, free_port
 __all__ = ["LISTENERS", "MailCluster", "MailNode", "Storage"]
 
 LISTENERS: Final = ("smtp", "submission", "lmtp", "imap", "imaps", "pop3")
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 240.0
+"""The first node makes the tables, some twenty, a second or more each on a busy machine."""
 _SCRIPTS: Final = Path(sys.executable).parent
 
 
