@@ -170,6 +170,10 @@ class BoundedAppends(Protocol):
     def max_append_bytes(self) -> int:
         """Octets of entries' data, and 64 for each entry. `append` raises Refused above it."""
 
+    @property
+    def max_entry_bytes(self) -> int:
+        """The same for an append of a single entry, which cannot be made smaller; not below the other."""
+
 
 # --- message rows -------------------------------------------------------------------------------------------------
 

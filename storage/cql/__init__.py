@@ -36,7 +36,10 @@ class CQLEngine:
         self.options = options
         self.session = ClusterSession(options, reactor)
         self.account_log = CQLAccountLog(
-            self.session, max_append_bytes=options.append_bytes, stale_reads=options.stale_reads
+            self.session,
+            max_append_bytes=options.append_bytes,
+            max_entry_bytes=options.entry_bytes,
+            stale_reads=options.stale_reads,
         )
         self.messages = CQLMessages(self.session, stale_reads=options.stale_reads)
         self.lists = CQLLists(self.session)

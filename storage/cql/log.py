@@ -86,12 +86,19 @@ _ERASE_HEAD = statement(
 class CQLAccountLog:
     """Implements `AccountLog` and `DegradedReads`.
 
-    `append` takes at most `max_append_bytes`: a mutation that is larger than half of the server's commit log segment is
-    refused by it (Cassandra: 16 MiB with the default of 32), and one of many megabytes is dear in each of the rounds.
+    `append` takes at most `max_append_bytes`, or one entry of at most `max_entry_bytes`: a mutation that is larger than
+    half of the server's commit log segment is refused by it (Cassandra: 16 MiB with the default of 32), and one of many
+    megabytes is dear in each of the rounds.
     """
 
     def __init__(
-        self, session: Session, *, max_append_bytes: int = 1024 * 1024, stale_reads: bool = True, **clocks: Any
+        self,
+        session: Session,
+        *,
+        max_append_bytes: int = 1024 * 1024,
+        max_entry_bytes: int = 8 * 1024 * 1024,
+        stale_reads: bool = True,
+        **clocks: Any,
     ) -> None:
         # clocks: those of `Checkpoints`, which differ in type
         self._session = session
@@ -99,6 +106,7 @@ class CQLAccountLog:
         self._heads = Heads(session)
         self._checkpoints = Checkpoints(session, self._heads, **clocks)
         self.max_append_bytes = max_append_bytes
+        self.max_entry_bytes = max(max_entry_bytes, max_append_bytes)
 
     # --- reading
 
@@ -165,8 +173,9 @@ class CQLAccountLog:
 
     async def append(self, account: AccountId, expected: ModSeq, entries: Sequence[NewEntry]) -> ModSeq:
         octets = sum(len(entry.data) + ENTRY_OVERHEAD for entry in entries)
-        if octets > self.max_append_bytes:
-            raise Refused(f"an append of {octets} octets; at most {self.max_append_bytes} (append_bytes)")
+        limit = self.max_entry_bytes if len(entries) == 1 else self.max_append_bytes
+        if octets > limit:
+            raise Refused(f"an append of {octets} octets; at most {limit} (append_bytes, entry_bytes)")
         await self._probe(account)
         known = self._heads.known(account)
         if known is None:

@@ -52,7 +52,9 @@ class Options:
     """For a new keyspace on ScyllaDB; None: only where the server's tablets know lightweight transactions."""
     durable_writes: bool = True
     append_bytes: int = 1024 * KIB
-    """Octets of entries in one append: a mutation must stay below half of the server's commit log segment."""
+    """Octets of entries in one append."""
+    entry_bytes: int = 8 * 1024 * KIB
+    """Octets of a single entry: a mutation must stay below half of the server's commit log segment."""
 
     @property
     def copies(self) -> int:
@@ -134,6 +136,7 @@ READ: Final[Mapping[str, Callable[[str], Any]]] = {
     "tablets": _boolean,
     "durable_writes": _boolean,
     "append_bytes": _whole(64 * KIB, 16 * 1024 * KIB),
+    "entry_bytes": _whole(64 * KIB, 64 * 1024 * KIB),
 }
 """Each option of the query with what reads it; the results are fields of `Options`, hence Any."""
 

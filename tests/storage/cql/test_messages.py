@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 
+import pytest
+
 from tests.storage.cql.cluster import ClusterCase
 from twisted_mail.storage import testing
 from twisted_mail.storage.cql.messages import CQLMessages
 from twisted_mail.storage.interfaces import MessageRow, Messages
 from twisted_mail.storage.testing.base import collect
 from twisted_mail.values import AccountId, MessageId, MessageKey
+
+pytestmark = pytest.mark.cluster
 
 
 class CQLMessagesTests(testing.MessagesContract, ClusterCase):

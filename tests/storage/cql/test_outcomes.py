@@ -205,7 +205,10 @@ class OutcomeTests(Suite, TestCase):
 
     async def test_an_append_that_is_too_large_for_the_server_is_refused(self) -> None:
         session = FakeSession()
-        log, account = CQLAccountLog(session, max_append_bytes=1000), AccountId.new()
+        log = CQLAccountLog(session, max_append_bytes=1000, max_entry_bytes=3000)
+        account = AccountId.new()
         await fails(Refused, log.append(account, ModSeq(0), new_entries(5, 200)))
         self.assertEqual(await log.head(account), 0)
         self.assertEqual(await log.append(account, ModSeq(0), new_entries(3, 200)), 3)
+        await fails(Refused, log.append(account, ModSeq(3), new_entries(1, 3000)))
+        self.assertEqual(await log.append(account, ModSeq(3), new_entries(1, 2900)), 4)
