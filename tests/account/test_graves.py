@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -14,10 +15,11 @@ from twisted_mail.account.errors import OverQuota
 from twisted_mail.account.intents import AddMessages, CopyMessages, Expunge, SetSetting, new_message
 from twisted_mail.account.references import message_holder
 from twisted_mail.account.service import AccountSettings
+from twisted_mail.account.sweeping import sweep_accounts
 from twisted_mail.account.tree import CreateMailbox, DeleteMailbox
 from twisted_mail.services import Account
 from twisted_mail.storage.interfaces import Unavailable
-from twisted_mail.values import BlobRef, MailboxId, MessageKey
+from twisted_mail.values import AccountId, BlobRef, MailboxId, MessageKey
 
 DAY = 86_400.0
 BIG = b"Subject: big\r\nContent-Type: application/x\r\n\r\n" + b"0123456789" * 9000
@@ -278,3 +280,36 @@ def test_the_second_account_holds_the_blobs_in_its_own_name() -> None:
     (ref,) = house.refs()
     assert set(house.holders(ref)) == {message_holder(first.id, one.key.id), message_holder(second.id, two.key.id)}
     assert not house.lost()
+
+
+def test_accounts_that_nobody_opens_are_swept_when_somebody_asks_for_it() -> None:
+    house = Cellar()
+    account, idle = house.open(), house.open()
+    key = add(house, account)
+    add(house, idle)
+    expunge(idle)
+    house.service.release(idle)
+
+    async def ids() -> AsyncIterator[AccountId]:
+        yield account.id
+        yield idle.id
+
+    async def swept() -> list[tuple[AccountId, int, str]]:
+        return [each async for each in sweep_accounts(house.service, ids())]
+
+    assert now(swept()) == [(account.id, 0, ""), (idle.id, 0, "")]
+    house.clock.advance(8 * DAY)
+    assert now(swept()) == [(account.id, 0, ""), (idle.id, 1, "")]
+    assert house.keys(account) == {key} and house.keys(idle) == set()
+    house.service = house.node(log=Unreadable())
+    assert [bool(trouble) for _, _, trouble in now(swept())] == [True, True]
+
+
+class Unreadable:
+    """A log that does not answer."""
+
+    def __getattr__(self, name: str) -> Any:
+        async def fail(*arguments: Any, **named: Any) -> Any:
+            raise Unavailable("down")
+
+        return fail

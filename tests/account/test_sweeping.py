@@ -15,7 +15,7 @@ from tests.account.test_graves import BIG, Cellar
 from twisted_mail.account.intents import AddMessages, new_message
 from twisted_mail.account.manifests import refs_of
 from twisted_mail.account.references import claim, hold, message_holder
-from twisted_mail.account.sweeping import Sweeper, Swept, SweepSettings, is_mark
+from twisted_mail.account.sweeping import Sweeper, SweepSettings, Swept, is_mark
 from twisted_mail.services import Account
 from twisted_mail.storage.interfaces import BlobWriter, Unavailable
 from twisted_mail.values import BlobRef, DeliveryId, MessageId, MessageKey
@@ -255,28 +255,28 @@ def test_stopped_at_every_step_the_sweeper_is_followed_by_another() -> None:
         assert steps > (3 if delivered else 9)
 
 
+async def queued_item(world: World, gate: Gate, held: list[BlobRef]) -> None:
+    """A body comes, waits in the queue, and becomes a message."""
+    engine = world.house.engine
+    references: Any = Gated(engine.references, gate, "add", "condemned", "remove")
+    name = f"q/{DeliveryId.new()}"
+    writer = Gated(engine.blobs, gate).writer()
+    await writer.write(BIG)
+    ref = await writer.finish(lambda ref: claim(references, ref, name))
+    held.append(ref)
+    await gate.step()  # it waits
+    await hold(references, [ref], message_holder(world.account.id, MessageId.new()))
+    await gate.step()  # the row and the entry are written
+    await references.remove([ref], name)
+
+
 def test_a_queued_item_hands_its_blob_on_to_a_message() -> None:
     draw = random.Random(9)
     for _ in range(400):
         world = World()
-        engine = world.house.engine
         gate, sweeper = world.gates
-        references: Any = Gated(engine.references, gate, "add", "condemned", "remove")
         held: list[BlobRef] = []
-
-        async def item() -> None:
-            name = f"q/{DeliveryId.new()}"
-            writer = Gated(engine.blobs, gate).writer()
-            await writer.write(BIG)
-            ref = await writer.finish(lambda ref: claim(references, ref, name))
-            held.append(ref)
-            await gate.step()  # it waits in the queue
-            message = message_holder(world.account.id, MessageId.new())
-            await hold(references, [ref], message)
-            await gate.step()  # the row and the entry are written
-            await references.remove([ref], name)
-
-        gate.start(item())
+        gate.start(queued_item(world, gate, held))
         sweeper.start(world.sweep(sweeper))
         while ready := [each for each in (gate, sweeper) if each.waiting is not None]:
             draw.choice(ready).go()
@@ -334,10 +334,9 @@ def test_one_sweeper_at_a_time_and_none_beyond_its_lease() -> None:
     house.clock.advance(HOUR)
     engine = house.engine
     sweeper = Sweeper(engine.references, engine.blobs, engine.leases, clock=house.clock, wall=house.wall)
-    number = now(engine.leases.acquire("sweep:blobs", 100))
-    assert now(sweeper.run_once()) is None
-    assert number is not None
-    now(engine.leases.release("sweep:blobs", number))
+    lease = now(engine.leases.acquire("sweep:blobs", 100))
+    assert lease is not None and now(sweeper.run_once()) is None
+    now(engine.leases.release("sweep:blobs", lease))
     slow = now(sweeper.run_once(lambda swept: house.clock.advance(115)))
     assert slow is not None and slow.listed == 1
 

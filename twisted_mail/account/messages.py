@@ -16,7 +16,7 @@ from twisted_mail.account.references import Claims, hold, message_holder
 from twisted_mail.account.splitting import INLINE_BYTES, Splitter
 from twisted_mail.mime import MessageParser, ParsedMessage, Part, common_header, encode_layout
 from twisted_mail.services import StoredMessage
-from twisted_mail.storage.interfaces import Blobs, MessageRow, Messages, NotFound, References
+from twisted_mail.storage.interfaces import Blobs, Corrupt, MessageRow, Messages, NotFound, References
 from twisted_mail.values import AccountId, BlobRef, MessageId, MessageKey
 
 __all__ = ["OCTET_COLUMNS", "Facts", "MessageStore", "Prepared", "ReadAhead", "Writer", "decode_facts"]
@@ -185,6 +185,14 @@ def _without(run: Run, octets: int) -> Run:
     return Run("inline", start, run.start + run.length - octets - start)
 
 
+def _held(manifest: bytes) -> tuple[BlobRef, ...]:
+    """What a row holds that is to go: as far as a damaged one says. The rest is found by who compares everything."""
+    try:
+        return refs_of(manifest)
+    except Corrupt:
+        return ()
+
+
 class ReadAhead:
     """Implements `services.Reading`: rows of the next `READ_AHEAD` messages are read at once."""
 
@@ -246,21 +254,24 @@ class MessageStore:
     async def remove(self, account: AccountId, keys: Sequence[MessageKey]) -> None:
         """Forget messages that nothing names any more: what they hold first, then their rows. Raises StorageError.
 
-        Who is interrupted may begin anew: a row is there until it holds nothing.
+        Who is interrupted may begin anew: a row is there until it holds nothing, and only rows that are there are deleted.
         """
-        if self._references is not None:
-            at = 0
-            async for batch in self._messages.get_many(account, keys, ("manifest",)):
-                for cells in batch:
-                    if cells is not None and (refs := refs_of(cells[0])):
+        there: list[MessageKey] = []
+        at = 0
+        async for batch in self._messages.get_many(account, keys, ("manifest",)):
+            for cells in batch:
+                if cells is not None:
+                    there.append(keys[at])
+                    if self._references is not None and (refs := _held(cells[0])):
                         await self._references.remove(refs, message_holder(account, keys[at].id))
-                    at += 1
-        await self._messages.delete_many(account, keys)
+                at += 1
+        if there:
+            await self._messages.delete_many(account, there)
 
     async def give_back(self, account: AccountId, rows: Sequence[MessageRow]) -> None:
         """The same for *rows* (their manifests are enough) that no entry will name, written or not. Raises StorageError."""
         for row in rows:
-            if self._references is not None and (refs := refs_of(row.cells["manifest"])):
+            if self._references is not None and (refs := _held(row.cells["manifest"])):
                 await self._references.remove(refs, message_holder(account, row.key.id))
         await self._messages.delete_many(account, [row.key for row in rows])
 

@@ -101,12 +101,12 @@ async def create_user(
 
 
 async def erase_account(store: Store, account: AccountId) -> None:
-    """Forget the account's log, lists and message rows. Blobs stay: other accounts may share them."""
+    """Forget the account's log, lists and message rows. Blobs that nobody else holds are swept later."""
     for bucket in await _list_buckets(store, account):
         await store.backend.lists.drop(account, bucket)
     store.accounts.forget(account)
-    async for keys in store.backend.messages.iterate(account):
-        await store.backend.messages.delete_many(account, keys)
+    async for _ in store.accounts.store.erase(account):
+        pass
     await store.backend.account_log.erase(account)
 
 
