@@ -1,4 +1,4 @@
-"""Small values and counters in a stream in the servers' memory.
+"""Small values and counters in a stream in the servers' memory, replicated where there are servers for it.
 
 While the servers do not answer, values are lost and `get` finds nothing; counters go on in this process. A throttle so
 still holds back what comes to one node, which is better than letting everything through or nothing.
@@ -27,6 +27,8 @@ _EXPIRES: Final = struct.Struct(">d")
 _COUNTER: Final = struct.Struct(">dq")
 KNOWN: Final = 10_000
 """Counters whose last state is kept here, so that the next increment needs one request instead of two."""
+MENDING_SECONDS: Final = 5.0
+"""Between two looks whether the stream is there."""
 CONFLICTS: Final = 50
 """Other nodes' increments that may come before ours; then it is counted here only."""
 
@@ -62,6 +64,8 @@ class NATSCache:
         self._stream = f"{self._link.settings.prefix}-cache"
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._adding: dict[str, _Adding] = {}
+        self._mending: asyncio.Task[None] | None = None
+        self._mended = float("-inf")
 
     async def start(self) -> None:
         """Within asyncio. Raises: StorageError."""
@@ -85,7 +89,8 @@ class NATSCache:
             return None
         try:
             return await self._link.run(self._get(key))
-        except StorageError:
+        except StorageError as error:
+            self._failed(error)
             return None
 
     async def set(self, key: str, value: bytes, ttl: float) -> None:
@@ -96,15 +101,31 @@ class NATSCache:
         try:
             await self._link.run(self._set(key, value, ttl))
         except StorageError as error:
-            self._log.debug("a cached value is lost: {error}", error=error)
+            self._failed(error)
 
     async def increment(self, key: str, ttl: float, by: int = 1) -> int:
         if self._link.up:
             try:
                 return await self._link.run(self._increment(key, ttl, by))
             except StorageError as error:
-                self._log.debug("a count goes on here only: {error}", error=error)
+                self._failed(error)
         return await self._here.increment(key, ttl, by)
+
+    def _failed(self, error: StorageError) -> None:
+        """A stream in memory is gone when the only server that had it starts again: it is made anew, beside all this."""
+        self._log.debug("the shared cache is out of reach: {error}", error=error)
+        now = self._link.loop_time()
+        if self._link.up and self._mending is None and now - self._mended > MENDING_SECONDS:
+            self._mended = now
+            self._mending = self._link.spawn(self._mend())
+
+    async def _mend(self) -> None:
+        try:
+            await self.start()
+        except StorageError as error:
+            self._log.debug("the shared cache cannot be made: {error}", error=error)
+        finally:
+            self._mending = None
 
     # --- values
 

@@ -58,6 +58,8 @@ class Link:
     def __init__(self, settings: Settings, reactor: Any, wall: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.wall = wall
+        self.machine: Callable[[], float] = time.time
+        """What the servers' clock is compared with; *wall* may have been put forward beside it."""
         self.clock_ahead = 0.0
         """By how many seconds the servers' clock is ahead of this machine's: mail nodes may disagree about the time."""
         self._reactor = reactor
@@ -108,7 +110,7 @@ class Link:
 
     def saw_clock(self, server: float) -> None:
         """A server has just said what time it is."""
-        self.clock_ahead = server - time.time()
+        self.clock_ahead = server - self.machine()
 
     # --- the connection
 
@@ -212,6 +214,7 @@ class Link:
 
     def _came_up(self) -> None:
         self._silent = 0
+        self._trouble = None  # what it was before
         self._up.set()
 
     def _went_down(self) -> None:

@@ -16,6 +16,7 @@ import asyncio
 import heapq
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import urandom
 from typing import Any, Final
@@ -58,6 +59,8 @@ COUNT_SECONDS: Final = 2.0
 """How old the count of items may be by which `put` decides."""
 MENDING_SECONDS: Final = 5.0
 """Between two looks whether all consumers are there."""
+CLOCK_SECONDS: Final = 30.0
+"""Between two looks at the servers' clock."""
 SEEN: Final = 10_000
 """Items whose subjects are remembered."""
 SEEN_SECONDS: Final = 0.02
@@ -108,6 +111,7 @@ class NATSQueue:
         self._looked_elsewhere = float("-inf")
         self._made_due = float("-inf")
         """When this process last made an item due."""
+        self._looking: asyncio.Task[None] | None = None
         self._seen: OrderedDict[DeliveryId, Place] = OrderedDict()
         """Places of items that were leased lately."""
 
@@ -141,10 +145,23 @@ class NATSQueue:
             self.shards = _shards(metadata)
             await self._make_consumers(use)
         self._leases.start()
+        self._looking = self._link.spawn(self._look_at_the_clock())
 
     async def stop(self) -> None:
         """Within asyncio. What is still leased goes back."""
+        looking, self._looking = self._looking, None
+        if looking is not None:
+            looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await looking
         await self._leases.stop()
+
+    async def _look_at_the_clock(self) -> None:
+        """The time at which an item is due is the servers', whatever this machine thinks of it."""
+        while True:
+            await asyncio.sleep(CLOCK_SECONDS)
+            with suppress(JetStreamError, StorageError):
+                await self._js.info(self.stream(USES[0]))
 
     async def _make_consumers(self, use: str) -> None:
         stream = self.stream(use)
