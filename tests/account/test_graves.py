@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from pyroaring import BitMap
 from tests.account.house import House, now, put
 from twisted_mail.account.checkpoint import decode_graves, grave_chunks
 from twisted_mail.account.entries import pack_uids
-from twisted_mail.account.errors import OverQuota
+from twisted_mail.account.errors import AccountUnavailable, OverQuota
 from twisted_mail.account.intents import AddMessages, CopyMessages, Expunge, SetSetting, new_message
 from twisted_mail.account.references import message_holder
 from twisted_mail.account.service import AccountSettings
@@ -252,6 +253,45 @@ def test_an_aborted_message_gives_back_what_it_has_stored() -> None:
     assert house.holders(ref) == [] and house.lost() == [ref]
 
 
+def test_who_aborts_behind_the_end_takes_nothing_from_a_row() -> None:
+    house = Cellar()
+    account, other = house.open(), house.open()
+
+    async def prepare(first: Account) -> tuple[Any, Any]:
+        writer = house.service.writer(first.id)
+        await writer.write(BIG)
+        return writer, await writer.finish()
+
+    writer, prepared = now(prepare(account))
+    key = now(account.store(prepared)).key
+    now(writer.abort())
+    (ref,) = house.refs()
+    assert house.holders(ref) == [message_holder(account.id, key.id)] and not house.lost()
+    writer, prepared = now(prepare(account))  # nobody stores it in the account that it was meant for
+    second = now(other.store(prepared)).key
+    now(writer.abort())
+    assert set(house.holders(ref)) == {message_holder(account.id, key.id), message_holder(other.id, second.id)}
+    assert house.lost() == [ref]
+    third = now(account.store(prepared)).key
+    assert message_holder(account.id, third.id) in house.holders(ref)
+
+
+def test_a_row_that_could_not_be_written_holds_nothing() -> None:
+    house = Cellar()
+    account = house.open()
+    messages: Any = house.engine.messages
+
+    async def failing(*arguments: Any) -> None:
+        raise Unavailable("down")
+
+    put_rows, messages.put = messages.put, failing
+    with pytest.raises(AccountUnavailable):
+        put(house, account, BIG)
+    messages.put = put_rows
+    (ref,) = house.refs()
+    assert house.holders(ref) == [] and house.lost() == [ref]
+
+
 def test_an_erased_account_leaves_nothing() -> None:
     house = Cellar()
     account = house.open()
@@ -313,3 +353,62 @@ class Unreadable:
             raise Unavailable("down")
 
         return fail
+
+
+def test_at_random_nothing_that_can_be_seen_is_swept_and_all_else_is_in_the_end() -> None:
+    for seed in range(12):
+        draw = random.Random(seed)
+        house = Cellar()
+        first = house.open()
+        nodes = [first, house.open(first.id, house.node())]
+        last_seen: dict[MessageKey, float] = {}
+        made = 0
+        for _ in range(draw.randint(10, 60)):
+            account = draw.choice(nodes)
+            now(account.refresh())
+            names = list(account.state.by_name)
+            match draw.choice(["add", "add", "copy", "move", "expunge", "delete", "create", "time", "reopen", "check"]):
+                case "add":
+                    add(house, account, draw.choice(names), BIG + str(draw.randint(0, 5)).encode())
+                case "copy" | "move" as kind:
+                    source, target = draw.choice(names), draw.choice(names)
+                    if source != target and account.state.mailbox(source).messages:
+                        copy(account, source, target, move=kind == "move")
+                case "expunge":
+                    name = draw.choice(names)
+                    if account.state.mailbox(name).messages:
+                        expunge(account, name, *draw.sample(range(1, account.state.mailbox(name).uid_next), 1))
+                case "delete":
+                    if (name := draw.choice(names)) != "INBOX":
+                        now(account.commit(DeleteMailbox(name=name)))
+                case "create":
+                    made += 1
+                    id, validity = MailboxId.new(), 1_800_000_000 + made
+                    now(account.commit(CreateMailbox(name=f"new {made}", ids=(id,), uid_validity=validity)))
+                case "time":
+                    later(house, account, draw.choice([0.1, 1, 3, 6]))
+                case "reopen":
+                    nodes[nodes.index(account)] = house.open(first.id, house.node())
+                case "check":
+                    house.checkpoint(account)
+            now(account.refresh())
+            for key in seen_in(house.open(first.id, house.node())):  # so that the node's own columns stay unloaded
+                last_seen[key] = house.clock.seconds()
+            rows = house.keys(account)
+            for key, seen in last_seen.items():
+                assert key in rows or seen < house.clock.seconds() - 7 * DAY, seed
+        account = house.open(first.id, house.node())
+        for _ in range(3):
+            later(house, account, 8)
+        assert house.keys(account) == seen_in(account) and house.graves(account) == [], seed
+        held = {holder for ref in house.refs() for holder in house.holders(ref)}
+        assert held == {message_holder(account.id, key.id) for key in seen_in(account)}
+
+
+def seen_in(account: Account) -> set[MessageKey]:
+    """The messages in its mailboxes."""
+    found: set[MessageKey] = set()
+    for mailbox in account.state.mailboxes.values():
+        columns = now(account.columns(mailbox))
+        found |= {columns.key(slot) for slot in columns.live}
+    return found

@@ -95,6 +95,7 @@ class Writer:
         self._size = 0
         self._part: Part | None = None
         """The attachment that the first held octet belongs to."""
+        self._prepared: Prepared | None = None
 
     async def write(self, chunk: bytes) -> None:
         """Take the next octets. Raises StorageError."""
@@ -137,10 +138,16 @@ class Writer:
             runs = await self._splitter.finish()
             inline = bytes(self._splitter.inline)
         refs = tuple(dict.fromkeys(ref for run in runs if (ref := run.ref) is not None))
-        return Prepared(_cells(parsed, inline, runs), self._size, parsed.sent_days, refs, self._account, self._first)
+        self._prepared = Prepared(
+            _cells(parsed, inline, runs), self._size, parsed.sent_days, refs, self._account, self._first
+        )
+        return self._prepared
 
     async def abort(self) -> None:
-        """Nothing stays, but what must be swept."""
+        """Nothing stays, but what must be swept. Behind `finish` too: what the first row has taken over stays its own."""
+        prepared = self._prepared
+        if prepared is not None and self._account is not None and prepared.take_first(self._account) is None:
+            return
         await self._splitter.abort()
         self._held.clear()
         await self._claims.give_back()

@@ -70,6 +70,7 @@ class AccountRows:
         if not isinstance(message, Prepared):
             raise TypeError("only what Accounts.writer() prepared can be stored")
         today = int(self._service.wall()) // DAY_SECONDS
+        row: MessageRow | None = None
         try:
             row, stored = await self._service.store.row(self._id, self._state.bucket, message, today)
             if self._service.appends_rows is None or octets_of(row) > MAX_UNWRITTEN_BYTES:
@@ -83,6 +84,8 @@ class AccountRows:
                     self._unwritten.pop(row.key.id.octets, None)  # nobody will commit it
                     raise
         except StorageError as error:
+            if row is not None:
+                self._give_back([row])
             raise AccountUnavailable("the message could not be stored") from error
         self._uncommitted[row.key.id.octets] = MessageRow(row.key, {"manifest": row.cells["manifest"]})
         if len(self._uncommitted) > MAX_UNCOMMITTED:
