@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.services import running
@@ -22,22 +21,19 @@ class ClusterCase(Suite, TestCase):
     """Tests on a real cluster. Tables are shared by all tests of the process: use new ids, or `empty` them."""
 
     timeout = 120
-    keyspace = ""
+    shared: ClassVar[ClusterSession | None] = None
 
     async def session(self) -> ClusterSession:
-        """A started session, stopped after the test."""
+        """A started session, the same for all tests of the process: it has nothing that one test could leave to another."""
         from twisted.internet import reactor  # not before trial has installed it
 
-        first = not ClusterCase.keyspace
-        if first:
-            ClusterCase.keyspace = f"test_{uuid4().hex[:12]}"
-        session = ClusterSession(parse_url(running.cassandra().url(ClusterCase.keyspace)), reactor)
-        await session.start()
-        self.addCleanup(lambda: Deferred.fromCoroutine(session.stop()))
-        if first:
+        if ClusterCase.shared is None:
+            url = running.cassandra().url(f"test_{uuid4().hex[:12]}")
+            session = ClusterSession(parse_url(url), reactor)
+            await session.start()
             await migrate(session)
-        session.use(ClusterCase.keyspace)
-        return session
+            ClusterCase.shared = session
+        return ClusterCase.shared
 
     async def empty(self, session: ClusterSession, *tables: str) -> None:
         for table in tables:
@@ -51,13 +47,13 @@ class ClusterCase(Suite, TestCase):
 
 
 def drop_keyspace() -> None:
-    """Once, when all tests have ended."""
-    if not ClusterCase.keyspace:
+    """Once, when all tests have ended and no reactor runs any more."""
+    session, ClusterCase.shared = ClusterCase.shared, None
+    if session is None:
         return
-    options = parse_url(running.cassandra().url(ClusterCase.keyspace))
-    cluster = build_cluster(options)
+    cluster = build_cluster(session.options)
     try:
-        cluster.connect().execute(f"DROP KEYSPACE {ClusterCase.keyspace}", timeout=60)
+        cluster.connect().execute(f"DROP KEYSPACE {session.options.keyspace}", timeout=60)
     finally:
         cluster.shutdown()
-        ClusterCase.keyspace = ""
+        session._cluster.shutdown()
