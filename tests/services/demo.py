@@ -47,11 +47,11 @@ _PORTS: Final = {"smtp": 9025, "submission": 9587, "imap": 9143, "imaps": 9993, 
 
 
 class Logs:
-    """Prints what comes into log files, line by line, with the node's name in front."""
+    """Prints what comes into log files from now on, line by line, with the node's name in front."""
 
     def __init__(self, files: Mapping[str, Path]) -> None:
         self._files = dict(files)
-        self._places = dict.fromkeys(files, 0)
+        self._places = {name: path.stat().st_size for name, path in files.items()}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="logs", daemon=True)
 
