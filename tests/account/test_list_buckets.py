@@ -429,6 +429,70 @@ def test_of_two_nodes_that_renew_at_once_one_comes_first_and_the_lists_are_right
                 assert shown(lists, seen_by, name, "INBOX") == wanted(other, name, "INBOX")
 
 
+def test_what_was_written_by_the_old_assignment_while_the_new_one_was_made_is_not_missed() -> None:
+    house, store = House(), Paused()
+    account = house.open()
+    other = house.open(account.id, house.node())
+    one, two = MessageLists(store, lambda: 0.0, lambda: 0.0), MessageLists(store, lambda: 0.0, lambda: 0.0)
+    act(house, account, "deliver", {1, 2})
+    now(one.bring_up_to_date(account))
+    store.stop_at = 0
+    slow = Deferred.fromCoroutine(one.rebuild(account))
+    now(other.refresh())
+    act(house, other, "deliver", {3})
+    assert shown(two, other, "unread", "INBOX") == [3, 2, 1]
+    assert store.stopped is not None
+    store.stopped.callback(None)
+    assert slow.called
+    for lists, seen_by in ((one, account), (two, other)):
+        now(seen_by.refresh())
+        assert [period.bucket for period in buckets_of(seen_by.state).periods] == [1]
+        assert shown(lists, seen_by, "unread", "INBOX") == [3, 2, 1]
+
+
+def test_who_made_buckets_for_an_assignment_that_is_gone_gives_them_up() -> None:
+    house, store, time = House(), Paused(), [0.0]
+    account = house.open()
+    other = house.open(account.id, house.node())
+    one, two = (MessageLists(store, lambda: time[0], lambda: time[0]) for _ in range(2))
+    with small():
+        for uid in range(1, 13):
+            stored = put(house, account, b"Subject: s\r\n\r\nb\r\n")
+            message = new_message(stored, 1000 + uid)
+            now(account.commit(AddMessages(mailbox=account.state.inbox.id, messages=(message,))))
+        assert [period.start[1] for period in now(one.bring_up_to_date(account)).periods] == [0, 6, 11]
+        act(house, account, "see", {1, 2, 3, 4, 5})
+        store.stop_at = 1
+        slow = Deferred.fromCoroutine(one.bring_up_to_date(account))  # makes the oldest period anew
+        now(other.refresh())
+        act(house, other, "see", {6, 7, 8, 9, 10})
+        now(two.bring_up_to_date(other))  # makes the oldest two anew
+        assert store.stopped is not None
+        store.stopped.callback(None)
+        assert slow.called
+        for _ in range(2):
+            for lists, seen_by in ((one, account), (two, other)):
+                now(seen_by.refresh())
+                for name in NAMES:
+                    assert shown(lists, seen_by, name, "INBOX") == wanted(other, name, "INBOX")
+            time[0] += GARBAGE_SECONDS + 1
+        buckets = buckets_of(account.state)
+        assert (buckets.making, buckets.garbage) == ((), ())
+        assert {key[1] for key in store.partitions} == {period.bucket for period in buckets.periods}
+
+
+def test_a_line_that_a_node_wrote_before_it_died_leaves_the_list_when_the_message_is_read() -> None:
+    house, store = House(), CountingLists()
+    account, lists = house.open(), MessageLists(store)
+    act(house, account, "deliver", {1, 2})
+    with patch.object(store, "mark_reached", lambda *_: (_ for _ in ()).throw(Unavailable("killed"))):
+        with pytest.raises(Unavailable):
+            now(lists.bring_up_to_date(account))
+    act(house, account, "see", {1})
+    assert shown(lists, account, "unread", "INBOX") == [2]
+    assert shown(lists, account, "read", "INBOX") == [1]
+
+
 def test_a_node_that_has_not_heard_of_a_switch_finds_the_old_bucket_for_an_hour() -> None:
     house, store, time = House(), CountingLists(), [0.0]
     account = house.open()
@@ -438,6 +502,7 @@ def test_a_node_that_has_not_heard_of_a_switch_finds_the_old_bucket_for_an_hour(
         old = now(lists.bring_up_to_date(account))
         box = account.state.inbox.id
         now(lists.rebuild(account))
+        now(lists.bring_up_to_date(account))
         assert buckets_of(account.state) != old
         assert len(now(read_page(store, account.id, old, "unread", box, None, 9))) == 3
         time[0] = GARBAGE_SECONDS + 1
