@@ -68,6 +68,9 @@ def test_a_sound_store_has_nothing_to_find_at_any_age() -> None:
     now(first.columns(first.state.mailbox("Trash")))
     found = audit(house, first, second)
     assert (found.garbage, found.damage, found.rows, found.objects) == (0, 0, 4, 3)
+    aged(house, first)
+    found = audit(house, first, second)
+    assert (found.stray_rows, found.garbage) == (1, 1)  # the small one
 
 
 def test_what_a_crash_has_left_is_garbage_once_it_is_old() -> None:

@@ -208,6 +208,28 @@ def test_a_sweep_that_fails_is_done_again() -> None:
     assert now(opened.sweep()) == 0
 
 
+@pytest.mark.parametrize("way", ["expunged", "dropped"])
+@pytest.mark.parametrize("loaded", [True, False])
+def test_what_left_its_last_mailbox_behind_the_checkpoint_can_still_be_seen(way: str, loaded: bool) -> None:
+    house = Cellar()
+    account = house.open()
+    key = add(house, account)
+    copy(account, "INBOX", "Archive")
+    expunge(account)
+    house.checkpoint(account)
+    references: Any = house.engine.references
+    remove, references.remove = references.remove, Unreadable().remove  # so that nothing is swept meanwhile
+    later(house, account, 8)
+    if way == "expunged":
+        expunge(account, "Archive")
+    else:
+        now(account.commit(DeleteMailbox(name="Archive")))
+    references.remove = remove
+    opened: Any = account if loaded else house.open(account.id, house.node())
+    now(opened.sweep())
+    assert house.keys(account) == {key}
+
+
 def test_a_node_that_follows_adds_no_graves_that_another_has_written() -> None:
     house = Cellar()
     account = house.open()
@@ -346,7 +368,7 @@ def test_accounts_that_nobody_opens_are_swept_when_somebody_asks_for_it() -> Non
 
 
 class Unreadable:
-    """A log that does not answer."""
+    """A store that does not answer."""
 
     def __getattr__(self, name: str) -> Any:
         async def fail(*arguments: Any, **named: Any) -> Any:
