@@ -52,7 +52,14 @@ class S3Blobs:
             raise StorageError(f"{self._settings.place} may not be used with these credentials: {error}") from error
         except Unavailable as error:
             raise StorageError(f"{self._settings.place} cannot be used: {error}") from error
-        self._cleaning = Task(self.remove_leftovers())
+        self._cleaning = Task(self._clean())
+
+    async def _clean(self) -> int:
+        try:
+            return await self.remove_leftovers()
+        except StorageError as error:
+            self._log.warn("what interrupted writes have left stays for now: {error}", error=error)
+            return 0
 
     async def _find_bucket(self) -> None:
         bucket, region = self._settings.bucket, self._settings.region

@@ -95,6 +95,10 @@ class _TimeIsUp(Fault):
     """Says less of what is the matter than what an earlier attempt found."""
 
 
+class _Crowded(_TimeIsUp):
+    """All threads were busy: that says nothing of the store, which others are just talking with."""
+
+
 class Calls:
     """One object store's calls, and whether it answers."""
 
@@ -170,7 +174,8 @@ class Calls:
                     reason = str(fault)
                 pause = self._draw() * min(MAX_DELAY, FIRST_DELAY * 2**attempt)
                 if quick or self.reactor.seconds() + pause >= limit:
-                    self._gave_up(reason)
+                    if not isinstance(fault, _Crowded):
+                        self._gave_up(reason)
                     raise (Refused if certain else Unavailable)(reason) from fault
                 await deferLater(self.reactor, pause)
                 attempt += 1
@@ -186,11 +191,20 @@ class Calls:
         left = limit - self.reactor.seconds()
         if left <= 0:
             raise _TimeIsUp("the object store does not answer in time", certain=True)
-        doing: Deferred[T] = self.threads.run(lambda: work(self._client))
+        begun = False
+
+        def begin() -> T:
+            nonlocal begun
+            begun = True
+            return work(self._client)
+
+        doing: Deferred[T] = self.threads.run(begin)
         doing.addTimeout(left, self.reactor)
         try:
             return await doing
         except TimeoutError:
+            if not begun:
+                raise _Crowded("too many requests wait for the object store", certain=True) from None
             raise _TimeIsUp("the object store does not answer in time", certain=False) from None
         except StorageError:
             raise

@@ -101,6 +101,7 @@ class Upload:
             # perhaps an earlier attempt has completed it, and its answer was lost
             if await self._reader.size(self.name) != self.size:
                 raise Unavailable("a large object was not put together") from None
+        self._id = None
 
     async def copy(self, name: str) -> None:
         """Give the object its *name*. Raises: StorageError."""

@@ -186,6 +186,17 @@ class S3FaultTests(S3Case):
         await asking
         self.assertTrue(engine.health())
 
+    async def test_a_crowd_of_our_own_is_refused_and_not_taken_for_a_store_that_is_down(self) -> None:
+        engine = await self.engine(threads=1, timeout=0.5)
+        leave = threading.Event()
+        holding = engine.blobs._calls.threads.run(lambda: leave.wait(30))
+        error = await fails(Refused, self.store(engine.blobs, b"content"))
+        self.assertTrue("too many" in str(error))
+        self.assertIsNone(engine.health())
+        leave.set()
+        self.assertTrue(await holding)
+        self.assertEqual(await collect(engine.blobs.iterate()), [])
+
     # --- cancelled in the middle
 
     async def cancelled(self, work: Any, reached: Callable[[], bool]) -> None:
