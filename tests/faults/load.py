@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.faults.messages import make, token_of
-from tests.faults.nodes import PASSWORD, MailNode
 from tests.faults.records import Arrived, Kept, Moved, Outcome, Picture, Recorder, Shown, Stored, Vanished, digest
 from tests.faults.wire import Cut, IMAPClient, Reply, SMTPClient, WrongAnswer
+from tests.services.mail import MailNode
 
 __all__ = ["MAILBOXES", "Load", "look"]
 
@@ -35,6 +35,7 @@ class Load:
     smtp: Sequence[MailNode]
     imap: Sequence[MailNode]
     accounts: Sequence[str]
+    password: str
     seed: int
     editors: int = 2
     """For each account."""
@@ -129,7 +130,7 @@ class Load:
     async def _edit(self, name: str, chance: random.Random) -> None:
         account, number = name.split()
         node = chance.choice(self.imap)
-        client = await IMAPClient.connect(node.ports["imap"], account, PASSWORD, seconds=self.seconds)
+        client = await IMAPClient.connect(node.ports["imap"], account, self.password, seconds=self.seconds)
         try:
             mailbox = chance.choice(MAILBOXES)
             editor = _Editor(self, client, node, account, int(number), mailbox, chance)
@@ -150,7 +151,7 @@ class Load:
         account, number = name.split()
         mailbox = MAILBOXES[int(number) % len(MAILBOXES)]
         node = chance.choice(self.imap)
-        client = await IMAPClient.connect(node.ports["imap"], account, PASSWORD, seconds=self.seconds)
+        client = await IMAPClient.connect(node.ports["imap"], account, self.password, seconds=self.seconds)
         self._sessions += 1
         try:
             await _Watcher(self, client, f"w{self._sessions}@{node.name}", account, mailbox).run(chance.randrange(20, 60))
@@ -370,9 +371,9 @@ class _Watcher:
             )  # fmt: skip
 
 
-async def look(node: MailNode, account: str, *, bodies: bool = True) -> Picture:
+async def look(node: MailNode, account: str, password: str, *, bodies: bool = True) -> Picture:
     """All that is in an account now, as one node shows it. Raises Cut, WrongAnswer."""
-    client = await IMAPClient.connect(node.ports["imap"], account, PASSWORD, seconds=60)
+    client = await IMAPClient.connect(node.ports["imap"], account, password, seconds=60)
     found: list[Kept] = []
     try:
         for mailbox in MAILBOXES:

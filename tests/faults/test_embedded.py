@@ -2,63 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import random
 from pathlib import Path
 
-from tests.faults.checker import check, report
-from tests.faults.load import Load, look
-from tests.faults.nodes import MailNode, mailctl, populate
+from tests.faults.house import ACCOUNTS, EXTRA, PASSWORD, judge, pictures, populate, run_in_loop, work_under
+from tests.faults.load import Load
+from tests.faults.plan import Fault, carry_out
 from tests.faults.records import Recorder
-
-ACCOUNTS = ("ann@demo.example", "bob@demo.example")
-
-
-async def _with_faults(load: Load, node: MailNode, seconds: float, seed: int) -> None:
-    loop, chance = asyncio.get_running_loop(), random.Random(seed)
-    working = asyncio.ensure_future(load.run())
-    end = loop.time() + seconds
-    try:
-        for number in range(100):
-            await asyncio.sleep(1.5 + chance.random() * 2)
-            if loop.time() > end:
-                break
-            if number % 2:
-                load.recorder.note("pause")
-                node.pause()
-                await asyncio.sleep(1)
-                node.resume()
-            else:
-                load.recorder.note("kill")
-                node.kill()
-                await asyncio.to_thread(node.start)
-    finally:
-        load.ended.set()
-        await asyncio.wait_for(working, 90)
+from tests.services.mail import MailCluster, Storage
 
 
 def test_what_clients_were_answered_holds_when_the_server_is_killed(tmp_path: Path) -> None:
-    node = MailNode(tmp_path, "one", ("smtp", "imap"))
-    populate(node, ACCOUNTS)
-    node.start()
-    recorder = Recorder(tmp_path / "records.jsonl")
+    cluster = MailCluster(tmp_path, Storage(), {"one": ["smtp", "imap", "delivery"]}, extra=EXTRA)
+    populate(cluster)
+    cluster.start()
     try:
-        load = Load(recorder, [node], [node], ACCOUNTS, seed=1, seconds=20, pause=0.02)
-        loop = asyncio.new_event_loop()
-        try:
-            loop.run_until_complete(_with_faults(load, node, 12, 1))
-            pictures = [loop.run_until_complete(look(node, account)) for account in ACCOUNTS]
-        finally:
-            loop.close()
-        recorder.flush()
-        violations = check(recorder, pictures)
-        assert not violations, report(violations)
-        for account in ACCOUNTS:
-            said = json.loads(mailctl(node, "account", "check", account, "--deep", "--json"))
-            assert said["result"] == "ok", said
+        nodes = list(cluster.nodes.values())
+        victims = {"mail": nodes}
+        recorder = Recorder(tmp_path / "records.jsonl")
+        load = Load(recorder, nodes, nodes, ACCOUNTS, PASSWORD, seed=1, seconds=20, pause=0.02)
+        faults = [Fault("mail", 0, action, 0.5) for action in ("kill", "pause", "kill")]
+        run_in_loop(work_under(load, carry_out(iter(faults), victims, recorder, seconds=20, between=1.0)))
+        judge(recorder, run_in_loop(pictures(recorder, nodes, ACCOUNTS, 20)), cluster)
         counts = recorder.counts()
-        assert counts["arrived answered"] > 50 and counts["stored answered"] > 50 and counts["moved answered"] > 10, counts
-        assert counts["shown"] > 50, counts
+        assert counts["arrived answered"] > 20 and counts["stored answered"] > 20 and counts["moved answered"] > 2, counts
+        assert counts["shown"] > 20, counts
     finally:
-        node.stop()
+        cluster.stop()
