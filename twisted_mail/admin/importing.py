@@ -188,7 +188,7 @@ class Importer:
         self.report.failed.append({"source": source, "reason": reason})
 
     async def _prepare(self, message: SourceMessage) -> PreparedMessage:
-        writer = self._accounts.writer()
+        writer = self._accounts.writer(self._account.id)
         try:
             for chunk in message.octets():
                 await writer.write(chunk)

@@ -106,7 +106,8 @@ class IncomingMail:
         self._outbound = outbound
         self._wall = wall
         self._local = any(recipient.accounts for recipient in recipients)
-        self._writer: MessageWriter | None = ways.accounts.writer() if self._local and ways.straight else None
+        first = next((account for recipient in recipients for account in recipient.accounts), None)
+        self._writer: MessageWriter | None = ways.accounts.writer(first) if self._local and ways.straight else None
         self._spool: Spool | None = ways.queue.spools.begin() if self._local and ways.queue is not None else None
         self._slow = False
         """The store has let a copy of this message wait for too long: the others do not try."""

@@ -298,7 +298,7 @@ class DeliveryWorker:
         return None if record is None else replace(copy, quota=record.quota_bytes)
 
     async def _deliver(self, item: QueueItem, inbound: Inbound, copy: Copy, body: Body) -> None:
-        writer = self._accounts.writer()
+        writer = self._accounts.writer(copy.account)
         try:
             async for chunk in self._bodies.open(body):
                 await writer.write(chunk)

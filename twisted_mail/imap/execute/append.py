@@ -122,7 +122,7 @@ async def receive(session: Session, tagged: Tagged, event: LiteralAnnounced) -> 
 
 async def _message(session: Session) -> PreparedMessage | None:
     """The octets of one literal; None if they could not be kept, and go past unread."""
-    writer: MessageWriter = session.accounts.writer()
+    writer: MessageWriter = session.accounts.writer(session.account.id)
     try:
         while True:
             event = await session.next_event()
