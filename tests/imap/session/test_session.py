@@ -333,7 +333,7 @@ def test_an_append_that_the_store_refuses_keeps_the_sync() -> None:
             pass
 
     service: Any = node.service
-    service.writer = Refusing
+    service.writer = lambda account: Refusing()
     talk.feed(b"a APPEND INBOX {100000+}\r\n" + b"a1 NOOP\r\n" * 10_000 + b"x" * 10_000)
     assert talk.take() == b""
     assert talk.say("").startswith(b"a NO [UNAVAILABLE]")
