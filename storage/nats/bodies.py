@@ -145,8 +145,10 @@ class QueueBodies:
             subject = self.ref_subject(ref)
             try:
                 await self._write(subject, data, dict(expecting(0, subject)))
-            except JetStreamError:
-                pass  # another writer came first
+            except JetStreamError as error:
+                if error.number not in WRONG_SEQUENCE:
+                    raise
+                # another writer came first
             else:
                 return
         await self.forget(token)
@@ -159,10 +161,9 @@ class QueueBodies:
         try:
             await self._js.write(subject, data, headers)
         except JetStreamError as error:
-            if error.number in WRONG_SEQUENCE:
-                raise
-            full = error.number in FULL
-            raise Refused("the queue has no room for more bodies" if full else f"NATS: {error}") from error
+            if error.number in FULL:
+                raise Refused("the queue has no room for more bodies") from error
+            raise
 
     async def part_of_writer(self, token: str, number: int, data: bytes) -> None:
         """For the writer, in front of asyncio."""

@@ -134,10 +134,7 @@ class NATSCache:
         return f"{self._link.settings.prefix}.cache.{kind}.{digest}"
 
     async def _get(self, key: str) -> bytes | None:
-        try:
-            stored = await self._js.last(self._stream, self._subject("v", key))
-        except JetStreamError as error:
-            raise Unavailable(f"NATS: {error}") from error
+        stored = await self._js.last(self._stream, self._subject("v", key))
         if stored is None or len(stored.data) < _EXPIRES.size:
             return None
         (expires,) = _EXPIRES.unpack_from(stored.data)
@@ -145,10 +142,7 @@ class NATSCache:
 
     async def _set(self, key: str, value: bytes, ttl: float) -> None:
         data = _EXPIRES.pack(self._link.now() + ttl) + value
-        try:
-            await self._js.write(self._subject("v", key), data, _lives(ttl))
-        except JetStreamError as error:
-            raise Unavailable(f"NATS: {error}") from error
+        await self._js.write(self._subject("v", key), data, _lives(ttl))
 
     # --- counters
 
@@ -197,7 +191,7 @@ class NATSCache:
                 written = await self._js.write(subject, data, headers)
             except JetStreamError as error:
                 if error.number not in WRONG_SEQUENCE:
-                    raise Unavailable(f"NATS: {error}") from error
+                    raise
                 known = None
                 continue
             self._known[subject] = _Known(written.sequence, before + by, expires)
@@ -207,10 +201,7 @@ class NATSCache:
         raise Unavailable("NATS: a counter is changed all the time")
 
     async def _look(self, subject: str) -> _Known:
-        try:
-            stored = await self._js.last(self._stream, subject)
-        except JetStreamError as error:
-            raise Unavailable(f"NATS: {error}") from error
+        stored = await self._js.last(self._stream, subject)
         if stored is None:
             return _Known()
         if len(stored.data) != _COUNTER.size:

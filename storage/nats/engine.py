@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection
 from hashlib import blake2b
 from typing import Final
 
-from twisted_mail.storage.interfaces import EngineContext, StorageError
+from twisted_mail.storage.interfaces import EngineContext
 from twisted_mail.storage.memory.small import MemoryCache
 from twisted_mail.storage.nats.bodies import QueueBodies
 from twisted_mail.storage.nats.bus import NATSBus
 from twisted_mail.storage.nats.cache import NATSCache
-from twisted_mail.storage.nats.jetstream import JetStream, JetStreamError
+from twisted_mail.storage.nats.jetstream import JetStream
 from twisted_mail.storage.nats.link import Link
 from twisted_mail.storage.nats.members import NATSMembers
 from twisted_mail.storage.nats.queue import NATSQueue
@@ -61,17 +61,14 @@ class NATSEngine:
             raise
 
     async def _start(self) -> None:
-        try:
-            replicas = self.settings.replicas
-            self.jetstream.replicas = replicas or (3 if self._link.servers_known >= 3 else 1)
-            await self.jetstream.api("INFO")
-            await self.queue.start()
-            await self.cache.start()
-            await self.queue_bodies.start()
-            await self.bus.start()
-            await self.members.start()
-        except JetStreamError as error:
-            raise StorageError(f"NATS: {error}") from error
+        replicas = self.settings.replicas
+        self.jetstream.replicas = replicas or (3 if self._link.servers_known >= 3 else 1)
+        await self.jetstream.api("INFO")
+        await self.queue.start()
+        await self.cache.start()
+        await self.queue_bodies.start()
+        await self.bus.start()
+        await self.members.start()
 
     async def stop(self) -> None:
         await self._link.run(self._stop())

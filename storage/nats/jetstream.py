@@ -30,24 +30,24 @@ NO_CONSUMER: Final = 10014
 NO_MESSAGE: Final = (10037, 10043)
 DELETE_FAILED: Final = 10057
 WRONG_SEQUENCE: Final = (10071,)
-FULL: Final = (10047, 10077)
-"""Insufficient storage; the stream could not store it: its maximum, or the disk's."""
+FULL: Final = (10002, 10047, 10077)
+"""The account's limits; insufficient storage; the stream could not store it: its maximum, or the disk's."""
 IN_PROCESS: Final = (10158, 10164, 10167)
 """Another message of that id or for that subject is just being agreed on; too many requests."""
 
 
-class JetStreamError(Exception):
+class JetStreamError(Refused):
     """What the servers refused. `number` is JetStream's own error code."""
 
     def __init__(self, number: int, code: int, text: str, tries: int = 1) -> None:
-        super().__init__(f"{text} ({number})")
+        super().__init__(f"NATS: {text} ({number})")
         self.number = number
         self.code = code
         self.tries = tries
         """How often it was asked for; before the last there was no answer."""
 
     @property
-    def temporary(self) -> bool:
+    def passing(self) -> bool:
         """Whether the same may go well in a moment."""
         return self.number in IN_PROCESS or (self.code in (503, 408) and self.number not in FULL)
 
@@ -129,10 +129,10 @@ class JetStream:
                 answer = await self.link.request(subject, payload, min(settings.attempt, left), headers)
                 said = _said(answer)
                 error = said.get("error")
-                if error is None or not _error(error).temporary:
+                if error is None or not _error(error).passing:
                     self.link.went(None)
                     return answer, said, sent + 1
-                why = str(_error(error))
+                why = _error(error).args[0].removeprefix("NATS: ")
             except NobodyAnswers as none:
                 why = str(none)
             except TimeoutError as silent:
@@ -173,7 +173,7 @@ class JetStream:
             if any(said["config"].get(key) != value for key, value in wanted.items()):
                 said = await self.api(f"STREAM.UPDATE.{name}", {**said["config"], **wanted})
         except JetStreamError as error:
-            raise StorageError(f"NATS: the stream {name} cannot be had: {error}") from error
+            raise StorageError(f"{error}: the stream {name} cannot be had") from error
         if "ts" in said:
             self.link.saw_clock(seconds_of(said["ts"]))
         return dict(said["config"].get("metadata") or {})

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 from uuid import uuid4
+
+from msgspec import MsgspecError, msgpack
+from nats.aio.msg import Msg
 
 from twisted_mail.storage.nats.items import Entry, Place
 from twisted_mail.storage.nats.link import Link
 from twisted_mail.storage.nats.pulls import Delivery, Pulls
 from twisted_mail.values import DeliveryId
 
-__all__ = ["Lease", "LeaseTable"]
+__all__ = ["Held", "Lease", "LeaseTable"]
 
+ANSWERS_SECONDS: Final = 0.05
+"""How long the other processes have to say what they have leased; it is for the eyes of operators."""
+TOLD_AT_ONCE: Final = 5_000
 REMEMBERED: Final = 10_000
 """Leases that ran out and that nobody asked for again; beyond that the oldest is forgotten."""
 
@@ -32,6 +38,17 @@ class Lease:
     """By this process's clock."""
     alive_until: float
     """By asyncio's clock: until then the servers give it to nobody else."""
+    unsure: bool = False
+    """Whether its acknowledgement was tried, and the outcome is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What others may know of a lease."""
+
+    attempts: int
+    expires: float
+    """By this process's clock."""
 
 
 class LeaseTable:
@@ -39,6 +56,7 @@ class LeaseTable:
 
     def __init__(self, link: Link, pulls: Pulls, clock: Callable[[], float]) -> None:
         self._link = link
+        self._prefix = link.settings.prefix
         self._pulls = pulls
         self._clock = clock
         self._by_token: dict[str, Lease] = {}
@@ -72,10 +90,56 @@ class LeaseTable:
         """Run out or not: it is its holder's until somebody else has the item."""
         return self._by_token.get(token)
 
-    def holder(self, id: DeliveryId) -> Lease | None:
-        """A lease that has not run out."""
-        lease = self._by_id.get(id)
-        return None if lease is None or lease.expires <= self._clock() else lease
+    def held(self) -> Mapping[DeliveryId, Held]:
+        """What is leased here and has not run out."""
+        now = self._clock()
+        return {
+            id: Held(lease.entry.item.attempts, lease.expires)
+            for id, lease in self._by_id.items()
+            if lease.expires > now
+        }
+
+    # --- what others have
+
+    async def start_answering(self) -> None:
+        """Tell who asks what is leased here; what has been revoked anywhere is leased here no more. Within asyncio."""
+        await self._link.subscribe(f"{self._prefix}.leased", self._asked)
+        await self._link.subscribe(f"{self._prefix}.revoked", self._revoked)
+
+    async def _asked(self, message: Msg) -> None:
+        now, held = self._clock(), list(self.held().items())
+        for at in range(0, len(held), TOLD_AT_ONCE):
+            told = [(id.octets, held.attempts, held.expires - now) for id, held in held[at : at + TOLD_AT_ONCE]]
+            await self._link.publish(message.reply, msgpack.encode(told))
+
+    async def everywhere(self) -> Mapping[DeliveryId, Held]:
+        """What is leased by any process, as far as they answer in time."""
+        found: dict[DeliveryId, Held] = {}
+        inbox, now = f"_INBOX.{uuid4().hex}", self._clock()
+
+        async def received(message: Msg) -> None:
+            with suppress(MsgspecError, ValueError):
+                for octets, attempts, seconds in msgpack.decode(message.data, type=list[tuple[bytes, int, float]]):
+                    found[DeliveryId(octets)] = Held(attempts, now + seconds)
+
+        end = await self._link.subscribe(inbox, received)
+        try:
+            if await self._link.publish(f"{self._prefix}.leased", b"", reply=inbox):
+                await asyncio.sleep(ANSWERS_SECONDS)
+        finally:
+            await end()
+        return {**found, **self.held()}
+
+    async def tell_revoked(self, id: DeliveryId) -> None:
+        """Whoever has a lease of it should know soon; that it finds out at the end is certain."""
+        self.revoke(id)
+        await self._link.publish(f"{self._prefix}.revoked", id.octets)
+
+    async def _revoked(self, message: Msg) -> None:
+        if len(message.data) == 16:
+            self.revoke(DeliveryId(message.data))
+
+    # --- leases of this process
 
     def extend(self, lease: Lease, seconds: float) -> bool:
         """False: it ran out so long ago that another process may have the item."""

@@ -32,6 +32,7 @@ Received = Callable[[Msg], Awaitable[None]]
 
 RECONNECT_SECONDS: Final = 0.25
 """Between two tries to reach the same server."""
+END_SECONDS: Final = 2.0
 PROBE_SECONDS: Final = 1.0
 SILENT_TRIES: Final = 2
 """After so many requests in a row without an answer the server itself is asked whether it is there."""
@@ -269,23 +270,29 @@ class Link:
         return True
 
     async def request(self, subject: str, payload: bytes, seconds: float, headers: dict[str, str] | None = None) -> Msg:
-        """Ask once. Raises: NobodyAnswers, asyncio.TimeoutError, NATSError."""
+        """Ask the servers once; so many at a time. Raises: NobodyAnswers, TimeoutError, NATSError."""
         async with self._in_flight:
-            client = self._client
-            if client is None or not self.up:
-                raise NobodyAnswers("there is no connection")
             try:
-                answer = await client.request(subject, payload, timeout=seconds, headers=headers)
-            except NoRespondersError as error:
-                self._silent = 0
-                raise NobodyAnswers("nobody answers") from error
-            except (TimeoutError, NATSTimeout):
+                answer = await self.ask(subject, payload, seconds, headers)
+            except TimeoutError:
                 self._silent += 1
-                if self._silent >= SILENT_TRIES and self._probing is None:
-                    self._probing = self.spawn(self._probe(client))
-                raise TimeoutError(f"no answer within {seconds:g} s") from None
+                if self._silent >= SILENT_TRIES and self._probing is None and self._client is not None:
+                    self._probing = self.spawn(self._probe(self._client))
+                raise
             self._silent = 0
             return answer
+
+    async def ask(self, subject: str, payload: bytes, seconds: float, headers: dict[str, str] | None = None) -> Msg:
+        """Ask anybody once. Raises: NobodyAnswers, TimeoutError, NATSError."""
+        client = self._client
+        if client is None or not self.up:
+            raise NobodyAnswers("there is no connection")
+        try:
+            return await client.request(subject, payload, timeout=seconds, headers=headers)
+        except NoRespondersError as error:
+            raise NobodyAnswers("nobody answers") from error
+        except (NATSTimeout, TimeoutError):
+            raise TimeoutError(f"no answer within {seconds:g} s") from None
 
     async def _probe(self, client: Client) -> None:
         """A server that has stopped keeps its connections: whoever waits for the driver's own pings waits for long."""
@@ -312,8 +319,13 @@ class Link:
         finally:
             self._probing = None
 
-    async def subscribe(self, subject: str, received: Received) -> Callable[[], Awaitable[None]]:
-        """Have *received* called, one message after the other, from now on; returns the end of it."""
+    async def subscribe(
+        self, subject: str, received: Received, *, gently: bool = False
+    ) -> Callable[[], Awaitable[None]]:
+        """Have *received* called, one message after the other, from now on; returns the end of it.
+
+        *gently*: its end comes when what was sent before has been received too.
+        """
         entry = _Subscribed(subject, received)
         self._subscribed[entry] = None
         client = self._ready
@@ -325,7 +337,9 @@ class Link:
             self._subscribed.pop(entry, None)
             subscription, entry.subscription = entry.subscription, None
             if subscription is not None:
-                with suppress(NATSError, OSError):
-                    await subscription.unsubscribe()
+                with suppress(NATSError, OSError, TimeoutError):
+                    # the driver does not say what its drain returns
+                    ending: Any = subscription.drain() if gently else subscription.unsubscribe()  # type: ignore[no-untyped-call]
+                    await asyncio.wait_for(ending, END_SECONDS)
 
         return end

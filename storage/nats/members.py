@@ -102,7 +102,7 @@ class NATSMembers:
         await self._leave()
         token = urandom(8).hex()
         self._serve = serve
-        self._end_serving = await self._link.subscribe(f"{self._prefix}.ask.{token}", self._asked)
+        self._end_serving = await self._link.subscribe(f"{self._prefix}.ask.{token}", self._asked, gently=True)
         self._self = _Beat(VERSION, token, node, sorted(roles), datacenter, self._link.now())
         await self._say(self._self)
 
@@ -223,7 +223,7 @@ class NATSMembers:
         self._unanswered[beat.token] = self._unanswered.get(beat.token, 0) + 1
         try:
             where = f"{self._prefix}.ask.{beat.token}"
-            answer = await self._link.request(where, account.octets + request, self._patience)
+            answer = await self._link.ask(where, account.octets + request, self._patience)
         except NobodyAnswers as error:
             self._heard.pop(beat.token, None)
             raise Refused(f"{beat.node} has gone: {error}") from error

@@ -14,8 +14,8 @@ from tests.storage.engines import EngineCase
 from twisted_mail.storage.interfaces import EngineContext
 from twisted_mail.storage.nats import NATSEngine
 from twisted_mail.storage.nats.items import DUE, WAIT, Entry, Place, scheduled
-from twisted_mail.storage.nats.queue import USES
 from twisted_mail.storage.nats.settings import Settings
+from twisted_mail.storage.nats.streams import USES
 
 __all__ = ["NATSCase"]
 

@@ -88,9 +88,9 @@ class OneServerTests(NATSCase):
 
     async def test_a_server_that_is_only_slow_is_not_given_up(self) -> None:
         server = self.own_server()
-        mail = await self.nats(server.url(prefix=self.prefix), attempt=0.2)
+        mail = await self.nats(server.url(prefix=self.prefix), attempt=0.1)
         server.nodes[0].pause()
-        self.reactor.callLater(1.5, server.nodes[0].resume)
+        self.reactor.callLater(0.7, server.nodes[0].resume)
         item = an_item()
         self.assertTrue(await mail.queue.put(item))
         self.assertEqual([status.item.id for status in await mail.queue.list(QueueFilter())], [item.id])

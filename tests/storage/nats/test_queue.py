@@ -13,6 +13,7 @@ from tests.storage.nats.engines import NATSCase
 from twisted_mail.storage.interfaces import ItemState, LeasedItem, QueueFilter, QueueItem, Refused, Unavailable
 from twisted_mail.storage.nats import NATSEngine
 from twisted_mail.storage.nats.items import DUE, Entry, Place
+from twisted_mail.storage.nats.jetstream import JetStream
 from twisted_mail.storage.testing.base import fails, together
 from twisted_mail.values import DeliveryId
 
@@ -27,7 +28,7 @@ class QueueCase(NATSCase):
 
     async def messages(self, engine: NATSEngine, use: str = "outbound") -> int:
         """How many messages the stream has: an item in two places would be two."""
-        info = await engine._link.run(engine.jetstream.info(engine.queue.stream(use)))
+        info = await engine._link.run(engine.jetstream.info(engine.queue.streams.name(use)))
         return int(info["state"]["messages"])
 
     async def leased(self, engine: NATSEngine, seconds: float = 60.0, within: float = 5.0) -> LeasedItem:
@@ -120,6 +121,16 @@ class TwoProcessTests(QueueCase):
             self.assertFalse(await a.queue.ack(leased.token))
             self.assertFalse(await a.queue.retry(leased.token, 1, "late"))
         self.assertEqual([state for _, state in await self.states(b)], [ItemState.HELD])
+
+    async def test_lists_say_what_other_processes_have_leased(self) -> None:
+        a, b = await self.nats(), await self.nats()
+        for _ in range(2):
+            await a.queue.put(an_item())
+        leased = await self.leased(a)
+        [status] = await b.queue.list(QueueFilter(state=ItemState.LEASED))
+        self.assertEqual((status.item, round(status.due - leased.expires)), (leased.item, 0))
+        [due] = await b.queue.list(QueueFilter(state=ItemState.DUE))
+        self.assertFalse(due.item.id == leased.item.id)
 
     async def test_shards_are_shared_among_those_who_work_on_a_use(self) -> None:
         a, b, c = await self.nats(shards=8), await self.nats(), await self.nats()
@@ -297,7 +308,7 @@ class DeadLetterTests(QueueCase):
         good = an_item()
         await engine.queue.put(good)
         self.assertEqual([leased.item.id for leased in await engine.queue.lease("outbound", 9, 60)], [good.id])
-        subjects = await engine._link.run(engine.jetstream.subjects(engine.queue.stream("outbound"), ">"))
+        subjects = await engine._link.run(engine.jetstream.subjects(engine.queue.streams.name("outbound"), ">"))
         self.assertTrue(place.moved("held").subject in subjects)
         self.assertTrue(await engine.queue.delete(item.id))
 
@@ -315,6 +326,13 @@ class BoundTests(QueueCase):
         self.assertTrue(await engine.queue.put(an_item()))
 
     async def test_ten_thousand_items_are_listed_in_pages_by_id(self) -> None:
+        real = JetStream.make_stream
+
+        async def in_memory(self: JetStream, name: str, config: dict[str, Any], *metadata: Any) -> Any:
+            return await real(self, name, {**config, "storage": "memory"}, *metadata)
+
+        # what is listed is not how fast a disk is
+        self.patch(JetStream, "make_stream", in_memory)  # type: ignore[no-untyped-call]  # of trial
         engine = await self.nats(shards=8)
         items = [replace(an_item(f"d{number % 100}.example"), sender=f"s{number % 7}") for number in range(10_000)]
         await engine._link.run(self.send_all(engine, items))
@@ -341,7 +359,7 @@ class BoundTests(QueueCase):
     async def test_the_number_of_shards_is_the_streams(self) -> None:
         a = await self.nats(shards=2)
         b = await self.nats(shards=5)
-        self.assertEqual((a.queue.shards, b.queue.shards), (2, 2))
+        self.assertEqual((a.queue.streams.shards, b.queue.streams.shards), (2, 2))
 
     async def test_consumers_that_were_removed_are_made_again(self) -> None:
         engine = await self.nats(shards=2)

@@ -76,7 +76,7 @@ class CacheTests(NATSCase):
     async def test_nodes_whose_clocks_differ_agree_how_long_a_value_lives(self) -> None:
         a, b = await self.nats(), await self.nats()
         b._link.machine = b._link.wall = lambda: time.time() + 300
-        await b._link.run(b.jetstream.info(b.queue.stream("inbound")))
+        await b._link.run(b.jetstream.info(b.queue.streams.name("inbound")))
         await a.cache.set("k", b"value", 60)
         self.assertEqual(await b.cache.get("k"), b"value")
         await b.cache.increment("n", 60)
