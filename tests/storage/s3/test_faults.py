@@ -17,6 +17,7 @@ from tests.storage.s3.support import KEYS, S3Case
 from tests.storage.s3.test_objects import LARGE, octets
 from twisted_mail.storage.interfaces import BlobWriter, Corrupt, Refused, Unavailable
 from twisted_mail.storage.s3 import S3Blobs, S3Engine
+from twisted_mail.storage.s3.sealing import Keyring, seal
 from twisted_mail.storage.testing.base import collect, fails, together
 from twisted_mail.values import BlobRef
 
@@ -66,6 +67,27 @@ class S3FaultTests(S3Case):
         self.assertEqual(await self.content(engine.blobs, ref) == content, True)
         begins = [int(wanted[6:].partition("-")[0]) for wanted in ranges]
         self.assertEqual(begins, [0, 250_000, 375_000, 437_500])
+
+    async def test_parts_of_two_versions_of_an_object_are_never_put_together(self) -> None:
+        proxy, engine, straight = await self.pair(**SEALED)
+        content = octets(500_000)
+        ref = await self.store(straight, content)
+        keyring = Keyring.parse(KEYS[0])
+        header, cipher = keyring.new_header()
+        other = b"".join([header, *seal(cipher, 0, content, True)])
+        client, answers = engine.blobs._calls._client, []
+        real = client.get_object
+
+        def replaced(**wanted: Any) -> Any:
+            if len(answers) == 1:  # deleted and stored again, under another key of its own, after half was read
+                client.put_object(Bucket=wanted["Bucket"], Key=wanted["Key"], Body=other)
+            answers.append(wanted["Range"])
+            return real(**wanted)
+
+        proxy.choose = in_turn([Fault.TRUNCATED], "GET")
+        with patch.object(client, "get_object", replaced):
+            self.assertEqual(await self.content(engine.blobs, ref) == content, True)
+        self.assertEqual(len(answers), 3, "half, the rest of another, and the whole of that")
 
     async def test_a_small_put_gets_through_whatever_passes_and_is_there_once(self) -> None:
         for options in ({}, SEALED):
