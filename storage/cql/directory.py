@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID, uuid4
 
 from msgspec import json
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 
 from twisted_mail.storage.cql.agreement import Agreement
 from twisted_mail.storage.cql.statements import Row, Session, Statement, statement
@@ -74,7 +74,9 @@ CLAIMED_SERIAL = statement(
     idempotent=True,
     consistency="SERIAL",
 )
-CLAIM = _decided("INSERT INTO address (address, ticket, claimed, account, targets) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS")
+CLAIM = _decided(
+    "INSERT INTO address (address, ticket, claimed, account, targets) VALUES (?, ?, ?, ?, ?) IF NOT EXISTS"
+)
 TAKE_OVER = _decided(
     "UPDATE address SET ticket = ?, claimed = ?, account = ?, targets = ? WHERE address = ? IF ticket = ?"
 )
@@ -164,13 +166,10 @@ def _from_alias(alias: Alias) -> str:
     return json.encode(alias.targets).decode()
 
 
-def _milliseconds(stamp: datetime) -> float:
-    """The driver gives timestamps without a zone, in UTC."""
-    return stamp.replace(tzinfo=UTC).timestamp() * 1000
-
-
 class CQLDirectory:
     """Implements `Directory`; also `claim_home`."""
+
+    _log = Logger()
 
     def __init__(self, session: Session, clock: IReactorTime, wall: Callable[[], float] = time.time) -> None:
         self._session = session
@@ -233,7 +232,7 @@ class CQLDirectory:
         if row is None or row["enabled"] is None:
             raise NotFound(f"no domain {name}")
         closed = row["removing"]
-        if closed is not None and self._wall() * 1000 - _milliseconds(closed) < CLAIM_GRACE_SECONDS * 1000:
+        if closed is not None and self._wall() * 1000 - closed < CLAIM_GRACE_SECONDS * 1000:
             raise NotFound(f"the domain {name} is being removed")
 
     async def _claims(self, domain: str) -> bool:
@@ -293,7 +292,7 @@ class CQLDirectory:
 
     async def _worthless(self, row: Row) -> bool:
         """Whether the claim *row* was left behind by somebody who died."""
-        if row["account"] is None or self._wall() * 1000 - _milliseconds(row["claimed"]) < CLAIM_GRACE_SECONDS * 1000:
+        if row["account"] is None or self._wall() * 1000 - row["claimed"] < CLAIM_GRACE_SECONDS * 1000:
             return False
         account = await self._agreement.read(ACCOUNT_SERIAL, (row["account"],))
         return account is None or account["address"] != row["address"]
@@ -306,6 +305,13 @@ class CQLDirectory:
 
         await self._agreement.propose(RELEASE, (address, token), CLAIMED_SERIAL, (address,), gone)
         await self._session.execute(UNLIST, (_domain_of(address), _shard(address, SHARDS), address, token))
+
+    async def _give_back(self, address: str, token: UUID) -> None:
+        """`_release` after a failure that matters more than its own."""
+        try:
+            await self._release(address, token)
+        except Unavailable:
+            self._log.failure("the claim of {address} stays until it is an hour old", address=address)
 
     async def _release_of(self, address: str, account: UUID) -> None:
         """Give back the claim by which *account* has *address*, if it has one."""
@@ -322,13 +328,24 @@ class CQLDirectory:
     async def add_account(self, record: AccountRecord) -> None:
         id, begun = _uuid(record.id), self._clock.seconds()
         token = await self._claim(record.address, id, None)
-        self._in_time(begun)
-        done, _ = await self._agreement.propose(
-            ADD_ACCOUNT, (id, token, *_from_record(record)), ACCOUNT_SERIAL, (id,), _has_version(token)
-        )
-        if not done:
-            await self._release(record.address, token)
-            raise AlreadyExists(f"an account with the id {record.id} exists")
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await self._agreement.pause(attempt)
+            try:
+                self._in_time(begun)
+                done, row = await self._agreement.propose(
+                    ADD_ACCOUNT, (id, token, *_from_record(record)), ACCOUNT_SERIAL, (id,), _has_version(token)
+                )
+            except Refused:
+                await self._give_back(record.address, token)
+                raise
+            if done:
+                return
+            if row is not None:
+                await self._release(record.address, token)
+                raise AlreadyExists(f"an account with the id {record.id} exists")
+        await self._give_back(record.address, token)
+        raise Refused(f"the account {record.id} could not be added")
 
     async def set_account(self, record: AccountRecord) -> None:
         id = _uuid(record.id)
@@ -341,13 +358,18 @@ class CQLDirectory:
                 claim = await self._claim(record.address, id, None)
                 self._in_time(begun)
             version = uuid4()
-            done, _ = await self._agreement.propose(
-                SET_ACCOUNT,
-                (version, *_from_record(record), id, old["version"]),
-                ACCOUNT_SERIAL,
-                (id,),
-                _has_version(version),
-            )
+            try:
+                done, _ = await self._agreement.propose(
+                    SET_ACCOUNT,
+                    (version, *_from_record(record), id, old["version"]),
+                    ACCOUNT_SERIAL,
+                    (id,),
+                    _has_version(version),
+                )
+            except Refused:
+                if claim is not None:
+                    await self._give_back(record.address, claim)
+                raise
             if done:
                 if claim is not None:
                     await self._release_of(old["address"], id)

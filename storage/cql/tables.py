@@ -54,13 +54,13 @@ TABLES: Final[Mapping[str, str]] = {
     # must not come back from a replica that slept.
     "mail_domain": f"""
         CREATE TABLE IF NOT EXISTS mail_domain (
-            shard int, name text, enabled boolean, removing timestamp,
+            shard int, name text, enabled boolean, removing bigint,
             PRIMARY KEY ((shard), name))
         WITH {_LEVELED} AND {_SMALL_ROWS} AND {_CACHING} AND gc_grace_seconds = {10 * DAY}""",
     # The claim of an address, and the whole record of an alias.  One partition each: no bound on a domain's size.
     "address": f"""
         CREATE TABLE IF NOT EXISTS address (
-            address text, ticket uuid, claimed timestamp, account uuid, targets text,
+            address text, ticket uuid, claimed bigint, account uuid, targets text,
             PRIMARY KEY ((address)))
         WITH {_LEVELED} AND {_SMALL_ROWS} AND {_CACHING} AND gc_grace_seconds = {10 * DAY}""",
     # Which claims there may be in a domain; each claim has a row of its own, written once and deleted once, with

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 from uuid import uuid4
 
+from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from tests.services import running
@@ -34,6 +35,13 @@ class ClusterCase(Suite, TestCase):
             await migrate(session)
             ClusterCase.shared = session
         return ClusterCase.shared
+
+    async def another_session(self) -> ClusterSession:
+        """A second one, as of another node; it ends with the test."""
+        session = ClusterSession((await self.session()).options, self.reactor)
+        await session.start()
+        self.addCleanup(lambda: Deferred.fromCoroutine(session.stop()))
+        return session
 
     async def empty(self, session: ClusterSession, *tables: str) -> None:
         for table in tables:

@@ -76,7 +76,7 @@ class CQLLeasesTests(testing.LeasesContract, ClusterCase):
         self.assertTrue(await leases.renew(name, first + 1, 30))
 
     async def test_of_two_nodes_one_holds_a_name(self) -> None:
-        nodes = [CQLLeases(await self.session(), self.reactor) for _ in range(2)]
+        nodes = [CQLLeases(s, self.reactor) for s in (await self.session(), await self.another_session())]
         name, last = f"race/{uuid4()}", 0
         for _ in range(3):
             numbers = await together(*(nodes[at % 2].acquire(name, 60) for at in range(8)))
@@ -112,7 +112,7 @@ class CQLAllowancesTests(testing.AllowancesContract, ClusterCase):
         return CQLAllowances(session, self.reactor)
 
     async def test_two_nodes_never_get_more_than_the_limit(self) -> None:
-        nodes = [CQLAllowances(await self.session(), self.reactor) for _ in range(2)]
+        nodes = [CQLAllowances(s, self.reactor) for s in (await self.session(), await self.another_session())]
         name = f"ip/{uuid4()}"
         got = await together(*(nodes[at % 2].take(name, 1, 9, 60) for at in range(10)))
         self.assertEqual(sum(n for n in got if isinstance(n, int)), 60, got)
