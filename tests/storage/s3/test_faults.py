@@ -75,7 +75,8 @@ class S3FaultTests(S3Case):
         keyring = Keyring.parse(KEYS[0])
         header, cipher = keyring.new_header()
         other = b"".join([header, *seal(cipher, 0, content, True)])
-        client, answers = engine.blobs._calls._client, []
+        client = engine.blobs._calls._client
+        answers: list[str] = []
         real = client.get_object
 
         def replaced(**wanted: Any) -> Any:
