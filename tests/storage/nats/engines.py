@@ -32,7 +32,7 @@ class NATSCase(EngineCase):
 
     async def nats(self, url: str | None = None, **options: object) -> NATSEngine:
         """A started engine; those of one test share their streams."""
-        given = {"shards": 4, "replicas": 1, **options}
+        given = {"shards": 2, "replicas": 1, **options}
         settings = Settings.parse(
             url or running.nats().url(self.prefix), {name: str(value) for name, value in given.items()}
         )

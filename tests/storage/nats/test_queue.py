@@ -303,7 +303,7 @@ class DeadLetterTests(QueueCase):
 
     async def test_what_cannot_be_read_is_put_aside(self) -> None:
         engine, item = await self.nats(), an_item()
-        place = Place.of(self.prefix, item, DUE, 4)
+        place = Place.of(self.prefix, item, DUE, 2)
         await engine._link.run(engine.jetstream.write(place.subject, b"\xc1nonsense", {}))
         good = an_item()
         await engine.queue.put(good)
