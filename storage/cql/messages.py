@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from cassandra.query import UNSET_VALUE
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from twisted_mail.storage.cells import pack, unpack
 from twisted_mail.storage.cql.heads import of
@@ -25,10 +25,12 @@ __all__ = ["CQLMessages", "select"]
 CELL_BYTES: Final = 128 * 1024
 """Twelve of these stay far below what a mutation may have."""
 PART_BYTES: Final = 256 * 1024
-IN_PARTS: Final = b"\x02"
+_IN_PARTS: Final = 2
 """The first octet of a cell that is stored in parts (those of `pack` are 0 and 1); their number follows."""
 BATCH_BYTES: Final = 64 * 1024
 """Small rows of one bucket are written together up to this."""
+WRITES: Final = 8
+"""Such groups under way at once, of one caller."""
 KEYS: Final = 100
 """Rows asked for at once."""
 KEYS_LARGE: Final = 16
@@ -100,18 +102,36 @@ class CQLMessages:
             _check(row.cells)
         for bucket in {row.key.bucket for row in rows}:
             await self._list_bucket(account, bucket)
-        waiting: dict[int, tuple[list[Sequence[Any]], int]] = {}
+        open_batches: dict[int, tuple[list[Sequence[Any]], int]] = {}
+        full: list[list[Sequence[Any]]] = []
         for row in rows:
             values, octets, parts = self._values(account, row)
             if parts:
                 await self._session.execute_many(_PUT_PART, parts)
-            batch, size = waiting.get(row.key.bucket, ([], 0))
+            batch, size = open_batches.get(row.key.bucket, ([], 0))
             if batch and size + octets > BATCH_BYTES:
-                await self._write(batch)
+                full.append(batch)
                 batch, size = [], 0
-            waiting[row.key.bucket] = ([*batch, values], size + octets)
-        for batch, _ in waiting.values():
-            await self._write(batch)
+                if len(full) >= WRITES:
+                    await self._write_all(full)
+                    full = []
+            batch.append(values)
+            open_batches[row.key.bucket] = (batch, size + octets)
+        await self._write_all([*full, *(batch for batch, _ in open_batches.values())])
+
+    async def _write_all(self, batches: Sequence[Sequence[Sequence[Any]]]) -> None:
+        """Side by side; all have ended when this raises the first error."""
+        running = [Deferred.fromCoroutine(self._write(batch)) for batch in batches]
+        together: Deferred[Any] = DeferredList(running, consumeErrors=True)
+        try:
+            outcomes = await together
+        except CancelledError:
+            for one in running:
+                one.cancel()
+            raise
+        for succeeded, result in outcomes:
+            if not succeeded:
+                result.raiseException()
 
     async def _list_bucket(self, account: AccountId, bucket: int) -> None:
         """Before a bucket has its first row it is listed, so that `iterate` finds it."""
@@ -140,7 +160,7 @@ class CQLMessages:
             if len(cell) > CELL_BYTES:
                 pieces = [cell[start : start + PART_BYTES] for start in range(0, len(cell), PART_BYTES)]
                 parts += [(*place, column, number, piece) for number, piece in enumerate(pieces)]
-                cell = IN_PARTS + len(pieces).to_bytes(4, "big")
+                cell = bytes((_IN_PARTS,)) + len(pieces).to_bytes(4, "big")
             octets += len(cell)
             values.append(cell or UNSET_VALUE)  # a null would be a tombstone
         values.append(True if parts else UNSET_VALUE)
@@ -179,22 +199,23 @@ class CQLMessages:
             answers = await self._session.execute_many(select(columns), parameters)
         except Unavailable:
             answers = await self._stale(columns, parameters)
-        found = {
-            (bucket, row["message_id"]): row
-            for bucket, rows in zip(wanted, answers, strict=True)
-            for row in rows
-        }  # fmt: skip
+        found = {bucket: {row["message_id"]: row for row in rows} for bucket, rows in zip(wanted, answers, strict=True)}
         batch: list[tuple[bytes, ...] | None] = []
         for key in keys:
-            row = found.get((key.bucket, key.id.octets))
+            row = found[key.bucket].get(key.id.octets)
             if row is None:
                 batch.append(None)
                 continue
-            cells = tuple(row[column] or b"" for column in columns)
-            if any(cell[:1] == IN_PARTS for cell in cells):
-                batch.append(await self._whole(account, key, columns, cells))
-            else:
-                batch.append(tuple(map(unpack, cells)))
+            cells = []
+            for column in columns:
+                cell = row[column]
+                if not cell:
+                    cells.append(b"")
+                elif cell[0] == _IN_PARTS:
+                    cells.append(await self._joined((of(account), key.bucket, key.id.octets, column), cell))
+                else:
+                    cells.append(unpack(cell))
+            batch.append(tuple(cells))
         return batch
 
     async def _stale(self, columns: Sequence[str], parameters: Sequence[Sequence[Any]]) -> Sequence[Sequence[Row]]:
@@ -206,20 +227,9 @@ class CQLMessages:
             raise Unavailable("no quorum, and the replica that answers lacks a row")
         return answers
 
-    async def _whole(
-        self, account: AccountId, key: MessageKey, columns: Sequence[str], cells: Sequence[bytes]
-    ) -> tuple[bytes, ...]:
-        """The cells of a row of which some are in parts."""
-        put_together: list[bytes] = []
-        for column, cell in zip(columns, cells, strict=True):
-            if cell[:1] == IN_PARTS:
-                place = (of(account), key.bucket, key.id.octets, column)
-                count = int.from_bytes(cell[1:5], "big")
-                cell = await self._joined(place, count)
-            put_together.append(unpack(cell))
-        return tuple(put_together)
-
-    async def _joined(self, place: Sequence[Any], count: int) -> bytes:
+    async def _joined(self, place: Sequence[Any], cell: bytes) -> bytes:
+        """The cell at *place* (account, bucket, message, column), of which *cell* says in how many parts it lies."""
+        count = int.from_bytes(cell[1:5], "big")
         try:
             rows = await self._session.execute(_PARTS, place)
         except Unavailable:
@@ -230,7 +240,7 @@ class CQLMessages:
                 raise
         if [row["part"] for row in rows] != list(range(count)):
             raise Corrupt(f"parts of the cell {place[3]} of a message row are missing")
-        return b"".join(row["data"] for row in rows)
+        return unpack(b"".join(row["data"] for row in rows))
 
     # --- deleting and listing
 
