@@ -9,19 +9,31 @@ import cassandra
 from cassandra.application_info import ApplicationInfo
 from cassandra.auth import PlainTextAuthProvider
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile, NoHostAvailable
-from cassandra.policies import DCAwareRoundRobinPolicy, ExponentialReconnectionPolicy, RetryPolicy, TokenAwarePolicy
+from cassandra.policies import (
+    ConstantSpeculativeExecutionPolicy,
+    DCAwareRoundRobinPolicy,
+    ExponentialReconnectionPolicy,
+    RetryPolicy,
+    TokenAwarePolicy,
+)
 from cassandra.protocol import IsBootstrappingErrorMessage, OverloadedErrorMessage
 from cassandra.query import dict_factory
 
 from twisted_mail.storage.cql.options import Options
 from twisted_mail.storage.interfaces import Refused, StorageError, Unavailable
 
-__all__ = ["CONSISTENCY", "RepeatOnlyIdempotent", "build_cluster", "says_trouble", "translate"]
+__all__ = ["CONSISTENCY", "READS", "READS_OF_ONE", "RepeatOnlyIdempotent", "build_cluster", "says_trouble", "translate"]
 
 CONSISTENCY: Final = cassandra.ConsistencyLevel.name_to_value
 PROTOCOL_VERSION: Final = 4
 """The newest that both servers speak."""
 EXECUTOR_THREADS: Final = 2
+READS: Final = "reads"
+READS_OF_ONE: Final = "reads of one"
+"""Profiles: a node that hangs answers nothing until its heartbeat is missed, so after a while a read, and a read only,
+is asked of another node too."""
+SECOND_READ_SECONDS: Final = 1.5
+SECOND_READ_OF_ONE_SECONDS: Final = 0.3
 
 
 class RepeatOnlyIdempotent(RetryPolicy):  # type: ignore[misc]  # the driver has no types
@@ -71,19 +83,27 @@ def _tls(options: Options) -> ssl.SSLContext:
 
 def build_cluster(options: Options) -> Any:
     """The driver's cluster, not connected. Any, since the driver has no types. Raises: StorageError."""
-    profile = ExecutionProfile(
-        load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc=options.datacenter)),
-        retry_policy=RepeatOnlyIdempotent(),
-        consistency_level=CONSISTENCY[options.consistency],
-        serial_consistency_level=cassandra.ConsistencyLevel.LOCAL_SERIAL,
-        request_timeout=options.timeout,
-        row_factory=dict_factory,  # named tuples cost twice as much a row
-    )
+
+    def profile(speculation: Any = None) -> ExecutionProfile:
+        return ExecutionProfile(
+            load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(local_dc=options.datacenter)),
+            retry_policy=RepeatOnlyIdempotent(),
+            consistency_level=CONSISTENCY[options.consistency],
+            serial_consistency_level=cassandra.ConsistencyLevel.LOCAL_SERIAL,
+            request_timeout=options.timeout,
+            row_factory=dict_factory,  # named tuples cost twice as much a row
+            speculative_execution_policy=speculation,
+        )
+
     return Cluster(
         contact_points=list(options.hosts),
         port=options.port,
         protocol_version=PROTOCOL_VERSION,
-        execution_profiles={EXEC_PROFILE_DEFAULT: profile},
+        execution_profiles={
+            EXEC_PROFILE_DEFAULT: profile(),
+            READS: profile(ConstantSpeculativeExecutionPolicy(SECOND_READ_SECONDS, 1)),
+            READS_OF_ONE: profile(ConstantSpeculativeExecutionPolicy(SECOND_READ_OF_ONE_SECONDS, 2)),
+        },
         auth_provider=PlainTextAuthProvider(options.user, options.password) if options.user else None,
         ssl_context=_tls(options) if options.tls else None,
         reconnection_policy=ExponentialReconnectionPolicy(0.5, 10.0),

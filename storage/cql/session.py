@@ -18,13 +18,20 @@ from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import cassandra
-from cassandra.cluster import NoHostAvailable
+from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable
 from cassandra.query import BatchStatement, BatchType, SimpleStatement
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_mail.storage.cql.driver import CONSISTENCY, build_cluster, says_trouble, translate
+from twisted_mail.storage.cql.driver import (
+    CONSISTENCY,
+    READS,
+    READS_OF_ONE,
+    build_cluster,
+    says_trouble,
+    translate,
+)
 from twisted_mail.storage.cql.fairness import FairQueue, Full
 from twisted_mail.storage.cql.options import Options
 from twisted_mail.storage.cql.statements import Batch, Row, Statement
@@ -367,7 +374,7 @@ class ClusterSession:
         if missing is not None:
             self._prepare(missing, request)
             return
-        seconds = self.options.timeout
+        seconds, profile = self.options.timeout, EXEC_PROFILE_DEFAULT
         if isinstance(request.statement, Batch):
             bound = BatchStatement(BatchType.UNLOGGED, consistency_level=CONSISTENCY[self.options.consistency])
             for part, parameters in request.statement.parts:
@@ -377,7 +384,11 @@ class ClusterSession:
             bound = self._prepared[request.statement].bind(request.parameters)
             bound.fetch_size = request.size
             seconds = min(seconds, request.statement.seconds or seconds)
-        future = self._driver.execute_async(bound, timeout=seconds, paging_state=request.page)
+            if not request.writes and "SERIAL" not in request.statement.consistency:
+                profile = READS_OF_ONE if request.statement.consistency == "LOCAL_ONE" else READS
+        future = self._driver.execute_async(
+            bound, timeout=seconds, paging_state=request.page, execution_profile=profile
+        )
         future.add_callbacks(
             self._answered, self._failed, callback_args=(request, future), errback_args=(request, future)
         )

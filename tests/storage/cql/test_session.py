@@ -101,7 +101,7 @@ class Driver:
             raise self.unprepared
         return Prepared(text)
 
-    def execute_async(self, bound: Any, timeout: float, paging_state: bytes | None) -> Future:
+    def execute_async(self, bound: Any, timeout: float, paging_state: bytes | None, execution_profile: Any) -> Future:
         future = Future(bound, paging_state)
         if self.at_once is None:
             with self._came:
