@@ -373,6 +373,12 @@ class StorageSettings:
     queue: str = setting(StorageURL(optional=True), "", "The queue alone. Empty: as `messaging`.")
     bus: str = setting(StorageURL(optional=True), "", "Notifications between nodes alone. Empty: as `messaging`.")
     cache: str = setting(StorageURL(optional=True), "", "Small shared values and throttles alone. Empty: as `messaging`.")
+    sweep: float = setting(
+        Duration(high=86_400, zero="never"),
+        "30m",
+        "How often a node looks for blobs that nobody needs any more. One node at a time does the work, in proportion to what "
+        "was deleted; a blob goes an hour after it was found first.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import Configuration, listeners_of
 from twisted_mail.tap.status import Metric, Readiness
 from twisted_mail.tap.stores import datacenter_of, open_stores
+from twisted_mail.tap.sweeping import Sweeping, sweeper_of
 from twisted_mail.tap.threads import Threads
 
 __all__ = ["Node", "assemble", "check", "imap_settings", "pop3_settings", "smtp_limits", "tls_contexts"]
@@ -143,6 +144,8 @@ class _Suite:
         self._name = node.name(configuration.node)
         self._checkers = checkers
         self._stores = open_stores(reactor, configuration, self._name)
+        sweeper = sweeper_of(self._stores.backend, reactor)
+        self._sweeping = Sweeping(sweeper, reactor, configuration.storage.sweep)
         self._spool = Threads(reactor, configuration.threads.spool, "spool")
         self._counts = DeliveryCounts()
         self._worker: DeliveryWorker | None = None
@@ -176,6 +179,7 @@ class _Suite:
             self._log.warn("other nodes will not know of this one: {why}", why=error)
         if self._worker is not None:
             self._worker.start()
+        self._sweeping.start()
         return self._factories
 
     def _intake(self) -> MailIntake:
@@ -325,6 +329,7 @@ class _Suite:
             await self._worker_ends
         elif self._worker is not None:
             await self._worker.stop(0.0)
+        await self._sweeping.stop()
         self._threads.stop()
         self._spool.stop()
         if self._started:

@@ -5,18 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 
+from twisted_mail.storage.holders import check_holder
 from twisted_mail.values import BlobRef
 
-__all__ = ["MAX_HOLDER", "MemoryReferences", "check_holder"]
-
-MAX_HOLDER = 128
-"""Characters of a holder's name."""
-
-
-def check_holder(holder: str) -> None:
-    """Raises: ValueError for a holder that an engine need not take."""
-    if not 0 < len(holder) <= MAX_HOLDER or not holder.isascii():
-        raise ValueError(f"not a holder's name: {holder!r}")
+__all__ = ["MemoryReferences"]
 
 
 class MemoryReferences:

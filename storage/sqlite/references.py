@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
-from twisted_mail.storage.memory.references import check_holder
+from twisted_mail.storage.holders import check_holder
 from twisted_mail.storage.sqlite.election import Writers
 from twisted_mail.storage.sqlite.operations import Transaction, operation
 from twisted_mail.storage.sqlite.threads import ReaderPool

@@ -21,7 +21,7 @@ class VersityGateway:
         self.port = free_port()
         (folder / "objects").mkdir(parents=True, exist_ok=True)
         program = str(fetch.go_program("versitygw"))
-        words = [program, "--port", f"127.0.0.1:{self.port}", "--quiet", "posix", str(folder / "objects")]
+        words = [program, "--port", f"127.0.0.1:{self.port}", "--quiet", "--keep-alive", "posix", str(folder / "objects")]
         environment = {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": SECRET}
         self.process = Process("versitygw", words, folder, environment)
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
+from twisted.internet.task import deferLater
 
+from twisted_mail.account.audit import Audit
+from twisted_mail.account.sweeping import sweep_accounts
 from twisted_mail.admin.copying import AccountCopy, CopyReport, Different, compare
 from twisted_mail.admin.invocation import Group, on_store, the_invocation
 from twisted_mail.admin.opening import Store, opened
@@ -17,6 +23,8 @@ from twisted_mail.admin.progress import Bar
 from twisted_mail.admin.running import run
 from twisted_mail.storage.interfaces import AccountRecord, AlreadyExists, StorageError
 from twisted_mail.tap.configuration import load
+from twisted_mail.tap.sweeping import sweeper_of
+from twisted_mail.values import AccountId
 
 __all__ = ["storage"]
 
@@ -62,6 +70,68 @@ async def check(store: Store) -> None:
 
 def _name(engine: object) -> str:
     return type(engine).__name__.removesuffix("Engine").lower()
+
+
+@storage.command("gc")
+@click.option("--audit", is_flag=True, help="Compare everything that there is: rows, references, objects. Takes its time.")
+@click.option("--repair", is_flag=True, help="With --audit: add references that lack, take away what nothing names.")
+@on_store()
+async def gc(store: Store, audit: bool, repair: bool) -> None:
+    """Take away what nobody needs any more: rows of expunged messages behind the retention window, and blobs.
+
+    Servers do it by themselves; two at once are safe. A blob that nobody needs is condemned first, and goes in a run an
+    hour later. Without --audit the work is in proportion to what was deleted.
+    """
+    if repair and not audit:
+        raise Problem(Status.USAGE, "usage", "--repair goes with --audit")
+    out = the_invocation().out
+    facts: dict[str, Any] = {}
+    rows, troubles = 0, []
+    async for account, removed, trouble in sweep_accounts(store.accounts, _accounts(store)):
+        rows += removed
+        if trouble:
+            troubles.append(f"account {account}: {trouble}")
+    facts["rows"] = rows
+    if audit:
+        facts["audit"] = await _audit(store, repair=repair)
+    swept = await sweeper_of(store.backend, store.reactor).run_once()
+    facts["blobs"] = None if swept is None else asdict(swept)
+    facts["troubles"] = troubles
+    if troubles:
+        raise Problem(Status.TEMPORARY, "some-failed", "\n".join(troubles), **facts)
+    found = facts.get("audit")
+    if found and not repair and (found["garbage"] or found["damage"]):
+        text = "\n".join(found["examples"]) + f"\n{found['garbage']} things are there for nothing, {found['damage']} are damaged"
+        raise Problem(Status.FAILED, "findings", text, **facts)
+    blobs = "another sweeper is at work" if swept is None else (
+        f"{swept.deleted} blobs ({size_text(swept.deleted_bytes)}) deleted, {swept.condemned} condemned, {swept.waiting} wait"
+    )  # fmt: skip
+    looked = f"; {found['rows']} rows, {found['references']} references, {found['objects']} objects compared" if found else ""
+    out.done(f"{rows} rows deleted; {blobs}{looked}", **facts)
+
+
+async def _accounts(store: Store) -> AsyncIterator[AccountId]:
+    for record in await store.directory.accounts():
+        yield record.id
+
+
+async def _audit(store: Store, *, repair: bool) -> dict[str, Any]:
+    backend, reactor = store.backend, store.reactor
+
+    async def known(account: AccountId) -> bool:
+        return await store.directory.account(account) is not None
+
+    comparing = Audit(
+        log=backend.account_log,
+        messages=backend.messages,
+        blobs=backend.blobs,
+        references=backend.references,
+        wall=time.time,
+        pause=lambda: deferLater(reactor, 0, lambda: None),
+        repair=repair,
+    )
+    report = await comparing.run(_accounts(store), known)
+    return asdict(report) | {"garbage": report.garbage, "damage": report.damage}
 
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

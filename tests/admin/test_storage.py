@@ -162,3 +162,40 @@ def test_wrong_use_is_said(full: Mailctl, other: Mailctl) -> None:
 def test_tables_are_looked_at_and_brought_up_to_date(full: Mailctl) -> None:
     assert "sqlite: up to date" in full.good("storage", "migrate").out
     assert full.json("storage", "check")["findings"] == []
+
+
+def test_garbage_is_taken_away_and_damage_is_found(full: Mailctl) -> None:
+    whole = full.json("storage", "gc", "--audit")
+    assert (whole["audit"]["garbage"], whole["audit"]["damage"]) == (0, 0)
+    assert whole["audit"]["rows"] >= 61 and whole["audit"]["objects"] >= 1
+
+    async def lose(store: Store) -> None:
+        async for ref in store.backend.blobs.iterate():
+            await store.backend.blobs.delete(ref)
+
+    full.inside(lose)
+    result = full.run("storage", "gc", "--audit")
+    assert result.status == 1 and "damaged" in result.err
+    assert full.run("storage", "gc", "--repair").status == 2
+
+
+def test_blobs_of_expunged_messages_are_condemned(full: Mailctl) -> None:
+    async def forget(store: Store) -> None:
+        async with store.account(await store.user(USER)) as account:
+            columns = await account.columns(account.state.inbox)
+            largest = max(columns.iterate(), key=lambda each: columns.sizes[each[1]])[0]
+            await account.commit(
+                Expunge(mailbox=account.state.inbox.id, uids=pack_uids(BitMap([largest])), only_deleted=False)
+            )
+
+    full.config.write_text(full.config.read_text() + '[account]\nretention = "0s"\n')
+    full.inside(forget)
+    full.good("storage", "gc")
+    full.good("storage", "gc")
+    later = full.json("storage", "gc")
+    assert later["troubles"] == []
+
+    async def listed(store: Store) -> int:
+        return len([ref async for ref in store.backend.references.lost(4_000_000_000.0)])
+
+    assert full.inside(listed) == 1
