@@ -141,11 +141,12 @@ class LeaseTable:
 
     # --- leases of this process
 
-    def extend(self, lease: Lease, seconds: float) -> bool:
-        """False: it ran out so long ago that another process may have the item."""
-        if self._link.loop_time() > lease.alive_until:
+    def extend(self, lease: Lease, seconds: float, told: float) -> bool:
+        """The servers were told at *told* by asyncio's clock. False: it was lost meanwhile."""
+        if self._by_token.get(lease.token) is not lease:
             return False
         lease.expires = self._clock() + seconds
+        lease.alive_until = told + self._link.settings.ack_wait
         return True
 
     def run_out(self, use: str, limit: int) -> list[Lease]:

@@ -275,12 +275,16 @@ class Link:
             try:
                 answer = await self.ask(subject, payload, seconds, headers)
             except TimeoutError:
-                self._silent += 1
-                if self._silent >= SILENT_TRIES and self._probing is None and self._client is not None:
-                    self._probing = self.spawn(self._probe(self._client))
+                self.was_silent()
                 raise
             self._silent = 0
             return answer
+
+    def was_silent(self) -> None:
+        """A request got no answer from the servers."""
+        self._silent += 1
+        if self._silent >= SILENT_TRIES and self._probing is None and self._client is not None:
+            self._probing = self.spawn(self._probe(self._client))
 
     async def ask(self, subject: str, payload: bytes, seconds: float, headers: dict[str, str] | None = None) -> Msg:
         """Ask anybody once. Raises: NobodyAnswers, TimeoutError, NATSError."""

@@ -12,7 +12,8 @@ from msgspec import json
 from nats.aio.msg import Msg
 from twisted.logger import Logger
 
-from twisted_mail.storage.nats.link import Link
+from twisted_mail.storage.interfaces import Refused, Unavailable
+from twisted_mail.storage.nats.link import Link, NobodyAnswers
 
 __all__ = ["Delivery", "Pulls"]
 
@@ -63,8 +64,11 @@ class Pulls:
     async def fetch(self, stream: str, wanted: Mapping[str, int]) -> Mapping[str, Sequence[Delivery] | None]:
         """At most so many of each consumer, by its name; None for a consumer that is not there.
 
-        What comes too late goes back to its consumer at once.
+        What comes too late goes back to its consumer at once. Raises: Refused (there is no connection), Unavailable
+        (no consumer answers).
         """
+        if not await self._link.until_up(self._link.settings.attempt):
+            raise Refused("NATS: there is no connection")
         pulls: dict[str, tuple[str, _Pull]] = {}
         try:
             for consumer, number in wanted.items():
@@ -80,6 +84,10 @@ class Pulls:
             _, late = await asyncio.wait(waiting, timeout=self._link.settings.attempt)
             for each in late:
                 each.cancel()
+            if late:
+                self._link.was_silent()
+            if len(late) == len(pulls) and not any(pull.got for _, pull in pulls.values()):
+                raise Unavailable("NATS: no consumer answers")
         except asyncio.CancelledError:
             for _, pull in pulls.values():
                 for delivery in pull.got:
@@ -118,6 +126,20 @@ class Pulls:
     async def progress(self, delivery: Delivery) -> bool:
         """Tell the consumer that work on it goes on. False: it could not be told."""
         return await self._link.publish(delivery.reply, PROGRESS)
+
+    async def confirm(self, delivery: Delivery) -> None:
+        """The same, and wait until the consumer has heard it. Raises: Refused, Unavailable."""
+        for last in (False, True):
+            try:
+                await self._link.request(delivery.reply, PROGRESS, self._link.settings.attempt)
+                return
+            except NobodyAnswers as error:
+                if last:
+                    raise Refused(f"NATS: {error}") from error
+                await self._link.until_up(self._link.settings.attempt)
+            except TimeoutError as error:
+                if last:
+                    raise Unavailable(f"NATS: {error}") from error
 
 
 def _delivery(message: Msg) -> Delivery | None:

@@ -274,10 +274,15 @@ class NATSQueue:
 
     async def extend(self, token: str, seconds: float) -> bool:
         lease = self._leases.of(token)
-        if lease is None or not self._leases.extend(lease, seconds):
-            return False
-        await self._link.run(self._pulls.progress(lease.delivery))
-        return True
+        return lease is not None and await self._link.run(self._extend(lease, seconds))
+
+    async def _extend(self, lease: Lease, seconds: float) -> bool:
+        asked = self._link.loop_time()
+        if asked > lease.alive_until:
+            return False  # it ran out so long ago that another process may have the item
+        # who is told that the lease holds goes on: the servers must know it first
+        await self._pulls.confirm(lease.delivery)
+        return self._leases.extend(lease, seconds, asked)
 
     # --- the end of a lease
 

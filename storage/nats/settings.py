@@ -41,7 +41,7 @@ class Settings:
     shards: int = 64
     """Of each queue; a stream keeps the number that it was made with."""
     ack_wait: float = 60.0
-    """After so long without a sign of life the servers give an item to another process."""
+    """After so long without a sign of life the servers give an item to another process; no less than workers lease for."""
     attempts: int = 100
     """After so many leases an item is held; after a release, after so many more. 0: never."""
     items: int = 5_000_000

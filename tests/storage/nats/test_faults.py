@@ -14,7 +14,7 @@ from tests.services.nats import Nats
 from tests.services.processes import free_port
 from tests.storage.nats.engines import NATSCase
 from tests.storage.nats.test_queue import an_item
-from twisted_mail.storage.interfaces import EngineContext, QueueFilter, StorageError, Unavailable
+from twisted_mail.storage.interfaces import EngineContext, QueueFilter, Refused, StorageError, Unavailable
 from twisted_mail.storage.nats import NATSEngine, engine
 from twisted_mail.storage.nats.settings import Settings
 from twisted_mail.storage.testing.base import fails
@@ -62,7 +62,9 @@ class OneServerTests(NATSCase):
         started = self.reactor.seconds()
         await fails(Unavailable, mail.queue.put(an_item()))
         await fails(Unavailable, mail.queue.ack(leased.token))
-        self.assertGreater(3.5, self.reactor.seconds() - started)
+        await fails(Unavailable, mail.queue.extend(leased.token, 60))
+        await fails(Refused, mail.queue.lease("outbound", 1, 60))
+        self.assertGreater(5, self.reactor.seconds() - started)
         self.assertIsNone(await mail.cache.get("k"))
         await mail.cache.set("k", b"v", 60)
         self.assertEqual([await mail.cache.increment("n", 60) for _ in range(3)], [1, 2, 3])
