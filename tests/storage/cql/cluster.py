@@ -40,6 +40,7 @@ class ClusterCase(Suite, TestCase):
         """A second one, as of another node; it ends with the test."""
         session = ClusterSession((await self.session()).options, self.reactor)
         await session.start()
+        session.use(session.options.keyspace)
         self.addCleanup(lambda: Deferred.fromCoroutine(session.stop()))
         return session
 
