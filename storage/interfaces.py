@@ -698,6 +698,13 @@ class EngineContext:
     """The engine's own settings beside those in its URL."""
 
 
+class Checked(Protocol):
+    """An optional ability of an `Engine`: it compares its tables and settings with what this version wants."""
+
+    async def check(self) -> Sequence[str]:
+        """What is otherwise than it should be, in words for operators; changes nothing. Raises: StorageError."""
+
+
 class Engine(Protocol):
     """A set of stores behind one URL. Each property is None where the engine does not have that store."""
 

@@ -5,6 +5,7 @@ Its URL is ``cql://user:password@host1,host2:9042/keyspace?option=value``; `opti
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted_mail.storage.cql.directory import CQLDirectory
@@ -16,6 +17,7 @@ from twisted_mail.storage.cql.options import Options, parse_url
 from twisted_mail.storage.cql.references import CQLReferences
 from twisted_mail.storage.cql.schema import check, migrate
 from twisted_mail.storage.cql.session import ClusterSession
+from twisted_mail.storage.cql.statements import STATEMENTS
 from twisted_mail.storage.interfaces import Engine, EngineContext
 
 __all__ = ["CQLEngine", "check", "engine", "migrate"]
@@ -53,12 +55,17 @@ class CQLEngine:
         await self.session.start()
         try:
             await migrate(self.session)
+            self.session.prepare(STATEMENTS)
         except BaseException:
             await self.session.stop()
             raise
 
     async def stop(self) -> None:
         await self.session.stop()
+
+    async def check(self) -> Sequence[str]:
+        """See `interfaces.Checked`."""
+        return [f"{found.subject}: {found.text}" for found in await check(self.session) if not found.ok]
 
     def health(self) -> str | None:
         return self.session.health()

@@ -160,7 +160,7 @@ def test_wrong_use_is_said(full: Mailctl, other: Mailctl) -> None:
 
 
 def test_tables_are_looked_at_and_brought_up_to_date(full: Mailctl) -> None:
-    assert "sqlite: up to date" in full.good("storage", "migrate").out
+    assert "up to date: sqlite, file" in full.good("storage", "migrate").out
     assert full.json("storage", "check")["findings"] == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,16 +37,10 @@ def storage() -> None:
 @storage.command("migrate")
 @on_store(create=True)
 async def migrate(store: Store) -> None:
-    """Make the tables that this version needs, or bring them up to date. Two at once are safe; servers do it at their start."""
-    done: list[dict[str, Any]] = []
-    for engine in store.backend.engines:
-        bring_up_to_date = getattr(engine, "migrate", None)
-        steps = [str(step) for step in await bring_up_to_date()] if bring_up_to_date is not None else []
-        done.append({"engine": _name(engine), "steps": steps})
-    out = the_invocation().out
-    out.done(
-        "; ".join(f"{each['engine']}: {', '.join(each['steps']) or 'up to date'}" for each in done), engines=done
-    )
+    """Make the tables and buckets that this version needs, or bring them up to date. Two at once are safe; servers do it
+    at their start, so this is for doing it before they do."""
+    engines = [_name(engine) for engine in store.backend.engines]  # an engine that is started is up to date
+    the_invocation().out.done(f"up to date: {', '.join(engines)}", engines=engines)
 
 
 @storage.command("check")
@@ -58,9 +52,9 @@ async def check(store: Store) -> None:
         trouble = engine.health()
         if trouble is not None:
             findings.append({"engine": _name(engine), "finding": trouble})
-        look = getattr(engine, "check", None)
+        look: Callable[[], Coroutine[Any, Any, Sequence[str]]] | None = getattr(engine, "check", None)
         if look is not None:
-            findings += [{"engine": _name(engine), "finding": str(each)} for each in await look()]
+            findings += [{"engine": _name(engine), "finding": each} for each in await look()]
     out = the_invocation().out
     if findings:
         text = "\n".join(f"{each['engine']}: {each['finding']}" for each in findings)
