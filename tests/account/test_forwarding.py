@@ -141,6 +141,30 @@ def test_deliveries_go_to_the_owner_after_a_conflict_and_only_then() -> None:
     assert messages_of(pair.sender) == messages_of(pair.owner) == 5
 
 
+def test_one_that_loses_twice_to_others_goes_to_the_owner_and_what_comes_after_it_at_once() -> None:
+    pair = Pair()
+    log = pair.engine.account_log
+    overtaken = [0]
+
+    class Overtaken:
+        """The owner is always a little faster."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(log, name)
+
+        async def append(self, *arguments: Any) -> Any:
+            overtaken[0] += 1
+            add(pair.owner, message())
+            return await log.append(*arguments)
+
+    stores: Any = Overtaken()
+    pair.sender_node.log = stores
+    assert len(pair.deliver().uids) == 1
+    assert (overtaken[0], len(pair.network.sent)) == (2, 1)
+    assert len(pair.deliver().uids) == 1
+    assert (overtaken[0], len(pair.network.sent)) == (2, 2)
+
+
 def test_it_goes_on_while_others_append_to_the_account() -> None:
     pair = Pair()
     pair.contend()

@@ -191,7 +191,13 @@ class OpenAccount(FollowedAccount):
                 raise
             finally:
                 self._lock.release()
-            self._queue.extendleft(reversed([w for w in again if not w.done.called]))
+            for waiting in reversed(again):
+                if waiting.done.called:
+                    continue
+                if attempt and self._sender.wants(waiting):
+                    self._sender.to_owner(waiting)  # it has lost twice: against company it would lose again
+                else:
+                    self._queue.appendleft(waiting)
             if self._state.modseq != before:
                 self._notify()
             attempt = attempt + 1 if again else 0
@@ -228,6 +234,8 @@ class OpenAccount(FollowedAccount):
                     elif not waiting.done.called:
                         self._sender.home(waiting, home)
                 return []
+        if self._sender.known > self._state.modseq:
+            await self._catch_up()  # what was sent to the owner has moved the account
         await self._prepare(group)
         if self.elsewhere() is not None:
             return group  # it was seen to move away while columns were loaded: nothing may follow that entry from here

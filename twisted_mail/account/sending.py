@@ -54,7 +54,8 @@ class Sender:
         self._clock = clock
         self._contended_until = 0.0
         self._shunned_until = 0.0
-        self._known = ModSeq(0)
+        self.known = ModSeq(0)
+        """How far the account stands at least, as other nodes have said."""
         self.under_way = 0
         """Intents that were sent and not answered yet."""
 
@@ -109,13 +110,13 @@ class Sender:
         account.enqueue(waiting)
 
     def _since(self) -> int:
-        return max(self._account.state.modseq, self._known)
+        return max(self._account.state.modseq, self.known)
 
     def _learn(self, modseq: int, *, ours: bool = True) -> None:
         """The account stood at *modseq*; if that is more than our own entries, others still append to it."""
         if modseq > self._since() + self.under_way * ours:
             self.met_conflict()
-        self._known = ModSeq(max(modseq, self._known))
+        self.known = ModSeq(max(modseq, self.known))
 
     # --- home, to another data centre
 
