@@ -57,6 +57,26 @@ def test_a_local_put_wakes_the_worker_and_others_are_polled(house: QueueHouse) -
     assert node.queue._death.operations.count("lease") - asked <= 11, "an empty queue is not asked hot"
 
 
+def test_a_worker_with_all_hands_full_waits_until_one_is_free(house: QueueHouse) -> None:
+    names = [f"user{number}@example.org" for number in range(40)]
+    for name in names:
+        house.user(name)
+    node = Node(house)
+    node.worker.start()
+    node.log.mode = "hang"
+    accepting = Node(house, straight=False)
+    accepting.inbound.wake(node.worker.wake)
+    house.give(accepting, *names)
+    house.go_on(3)
+    assert node.counts.in_flight == 16
+    assert node.queue._death.operations.count("lease") <= 34, "it does not ask while it has no room"
+    house.go_on(200)
+    assert node.counts.in_flight == 16
+    node.log.mode = "up"
+    house.go_on(400)
+    assert [len(house.mailbox(name)) for name in names] == [1] * 40
+
+
 def test_a_store_that_is_down_is_waited_for(house: QueueHouse) -> None:
     node = Node(house)
     node.log.mode = node.messages.mode = "down"

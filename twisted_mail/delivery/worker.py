@@ -174,10 +174,10 @@ class DeliveryWorker:
     async def _run(self) -> None:
         failures = 0
         while not self._stopping:
+            self._woken = False
             room = min(self.settings.concurrent - len(self._works), BATCH)
             pause = self.settings.poll_seconds
             if room > 0:
-                self._woken = False
                 asked = self._clock.seconds()
                 try:
                     leased = await self._queue.lease(USE, room, self.settings.lease_seconds)
