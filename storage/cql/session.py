@@ -47,6 +47,8 @@ DRAIN: Final = 256
 ALL_ROWS: Final = 5000
 """Rows asked for at once where all are wanted."""
 ADMIN_SECONDS: Final = 60.0
+PREPARE_ATTEMPTS: Final = 3
+PREPARE_SECONDS: Final = 1.5
 _TABLE: Final = re.compile(r"\b(?:FROM|INTO|UPDATE|TABLE(?: IF NOT EXISTS)?|TRUNCATE)\s+(?=[a-z][a-z0-9_]*\b(?!\.))")
 """What stands before the name of a table that has no keyspace before it."""
 
@@ -65,7 +67,7 @@ class Statistics:
 class _Request:
     """One request on its way, and who waits for it."""
 
-    __slots__ = ("account", "deadline", "done", "page", "parameters", "size", "statement")
+    __slots__ = ("account", "deadline", "done", "landed", "page", "parameters", "size", "statement")
 
     def __init__(self, statement: Statement | Batch, parameters: Sequence[Any], size: int, page: bytes | None) -> None:
         self.statement = statement
@@ -73,6 +75,7 @@ class _Request:
         self.size = size
         self.page = page
         self.deadline = 0.0
+        self.landed = False
         first = statement.parts[0][1] if isinstance(statement, Batch) else parameters
         self.account = first[0] if first and isinstance(first[0], UUID) else None
         """Whose turn it takes: the first parameter of everything about an account is its id."""
@@ -150,6 +153,7 @@ class ClusterSession:
             raise StorageError(f"the cluster {names} could not be opened: {error}") from error
         # the coordinator's clock gives the timestamps: those of mail nodes may be minutes apart
         self._driver.use_client_timestamp = False
+        self._driver._default_timeout = PREPARE_SECONDS  # of preparing alone; it has no public name beside profiles
         self._check_datacenter()
 
     def _check_datacenter(self) -> None:
@@ -336,6 +340,9 @@ class ClusterSession:
                 request, result, page = self._landed.popleft()
             except IndexError:
                 break
+            if request.landed:
+                continue  # the driver gives every answer of a read that it asked of two nodes
+            request.landed = True
             self._queue.landed(request.account)
             self._note(result)
             if request.done.called:
@@ -393,14 +400,24 @@ class ClusterSession:
             self._answered, self._failed, callback_args=(request, future), errback_args=(request, future)
         )
 
-    def _prepare(self, statement: Statement, request: _Request) -> None:
+    def prepare(self, statements: Sequence[Statement]) -> None:
+        """Begin to prepare what will be needed, so that nothing has to be prepared while nodes are down."""
+        for statement in statements:
+            self._prepare(statement, None)
+
+    def _prepare(self, statement: Statement, request: _Request | None) -> None:
         """The driver waits for a node when it prepares; other requests must not wait with it."""
         with self._preparing_lock:
             waiting = self._preparing.get(statement)
-            if waiting is not None:
+            if waiting is None:
+                waiting = self._preparing[statement] = []
+                begun = False
+            else:
+                begun = True
+            if request is not None:
                 waiting.append(request)
-                return
-            self._preparing[statement] = [request]
+        if begun:
+            return
         threads = self._threads
         if threads is None:
             self._prepare_ended(statement, Refused("the connection to the cluster is closed"))
@@ -408,11 +425,17 @@ class ClusterSession:
             threads.submit(self._prepare_in_thread, statement)
 
     def _prepare_in_thread(self, statement: Statement) -> None:
-        try:
-            prepared = self._driver.prepare(self._qualified(statement.text))
-        except Exception as error:
-            self._prepare_ended(statement, error)
-            return
+        for attempt in range(PREPARE_ATTEMPTS):
+            try:
+                prepared = self._driver.prepare(self._qualified(statement.text))
+                break
+            except (cassandra.OperationTimedOut, NoHostAvailable) as error:
+                if attempt == PREPARE_ATTEMPTS - 1:  # each time another node is asked first
+                    self._prepare_ended(statement, error)
+                    return
+            except Exception as error:
+                self._prepare_ended(statement, error)
+                return
         level = self.options.consistency if statement.consistency == "LOCAL_QUORUM" else statement.consistency
         prepared.consistency_level = CONSISTENCY[level]
         prepared.serial_consistency_level = CONSISTENCY[statement.serial]

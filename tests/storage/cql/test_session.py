@@ -253,6 +253,19 @@ class AnswerTests(SessionCase):
             break
         self.assertEqual(session.statistics.requests, before + 1)
 
+    async def test_of_two_answers_to_one_request_the_first_counts(self) -> None:
+        driver, session = await self.open(in_flight=1)
+
+        def twice(future: Future) -> None:
+            future.answer([{"a": 1}])
+            future.fail(cassandra.ReadTimeout("slow"))
+            future.answer([{"a": 2}])
+
+        driver.at_once = twice
+        for _ in range(5):
+            self.assertEqual(await session.execute(READ, (uuid4(),)), [{"a": 1}])
+        self.assertEqual((session._queue.flying, session.statistics.answers), (0, 5))
+
     async def test_of_a_conditional_answer_only_whether_it_was_applied_is_read(self) -> None:
         driver, session = await self.open()
         user = uuid4()
