@@ -358,6 +358,11 @@ class AccountSettings:
         "7d",
         "How long the log of an account keeps what was changed or deleted.",
     )
+    cache: int = setting(
+        Size(low=1 << 20, high=1 << 40),
+        "256MiB",
+        "Memory of a process for accounts that nobody has open at the moment: who comes back finds them read already.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,7 +51,9 @@ def account_settings(configuration: Configuration) -> AccountSettings:
         for name, use in configuration.account.mailboxes.items()
     )
     return AccountSettings(
-        default_mailboxes=(NewMailbox(name="INBOX"), *others), retention_seconds=configuration.account.retention
+        default_mailboxes=(NewMailbox(name="INBOX"), *others),
+        retention_seconds=configuration.account.retention,
+        cache_bytes=configuration.account.cache,
     )
 
 
