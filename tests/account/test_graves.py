@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from pyroaring import BitMap
+from twisted.internet.defer import Deferred
 
 from tests.account.house import House, now, put
 from twisted_mail.account.checkpoint import decode_graves, grave_chunks
 from twisted_mail.account.entries import pack_uids
 from twisted_mail.account.errors import AccountUnavailable, OverQuota
+from twisted_mail.account.graves import BATCH
 from twisted_mail.account.intents import AddMessages, CopyMessages, Expunge, SetSetting, new_message
 from twisted_mail.account.references import message_holder
 from twisted_mail.account.service import AccountSettings
@@ -229,6 +231,29 @@ def test_what_left_its_last_mailbox_behind_the_checkpoint_can_still_be_seen(way:
         now(opened.refresh())
         assert not any(mailbox.columns for mailbox in opened.state.mailboxes.values())
     assert now(opened.sweep()) == 0 and house.keys(account) == {key}
+
+
+def test_who_stops_does_not_wait_for_all_that_could_be_swept() -> None:
+    house = Cellar()
+    account = house.open()
+    for number in range(BATCH + 1):
+        add(house, account, octets=b"Subject: %d\r\n\r\n" % number)
+    expunge(account)
+    house.checkpoint(account)
+    messages: Any = house.engine.messages
+    delete = messages.delete_many
+    going: Deferred[None] = Deferred()
+
+    async def slowly(*arguments: Any) -> None:
+        await going
+        await delete(*arguments)
+
+    messages.delete_many = slowly
+    later(house, account, 8)
+    stopping = Deferred.fromCoroutine(house.service.stop())
+    assert not stopping.called
+    going.callback(None)
+    assert stopping.called and len(house.keys(account)) == 1
 
 
 def test_a_node_that_follows_adds_no_graves_that_another_has_written() -> None:

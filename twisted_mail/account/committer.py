@@ -532,9 +532,11 @@ class OpenAccount(FollowedAccount):
             finally:
                 self._lock.release()
             for at in range(0, len(keys), BATCH):
+                if self._closed:
+                    return removed  # the rest another time
+                removed += len(keys[at : at + BATCH])
                 await self._service.store.remove(self._id, keys[at : at + BATCH])
             self._swept.update(chunks)
-            removed += len(keys)
         return removed
 
     # --- the end

@@ -287,11 +287,11 @@ class AccountService:
         if self._poll.running:
             self._poll.stop()
         self._to_sweep.clear()
-        if self._sweeping is not None:
-            await self._sweeping
         for account in list(self._open.values()):
             await account.quiet()
             account.close()
+        if self._sweeping is not None:
+            await self._sweeping  # which ends with the rows that it is just removing
         self._open.clear()
         self._idle.clear()
         self._idle_bytes = 0
