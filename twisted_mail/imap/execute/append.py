@@ -99,6 +99,17 @@ def _refusal(session: Session, tagged: Tagged, event: LiteralAnnounced, taken: i
 
 async def receive(session: Session, tagged: Tagged, event: LiteralAnnounced) -> Condition | None:
     """Take the messages of an APPEND or REPLACE from the first announced literal to the end of the command."""
+    writers: list[MessageWriter] = []
+    try:
+        return await _receive(session, tagged, event, writers)
+    finally:
+        for writer in writers:
+            await writer.abort()  # what no row has taken over goes
+
+
+async def _receive(
+    session: Session, tagged: Tagged, event: LiteralAnnounced, writers: list[MessageWriter]
+) -> Condition | None:
     prepared: list[PreparedMessage] = []
     while True:
         refusal = _refusal(session, tagged, event, len(prepared))
@@ -106,7 +117,8 @@ async def receive(session: Session, tagged: Tagged, event: LiteralAnnounced) -> 
             session.refuse_literal(refusal)
             return None
         session.write(session.wire.accept_literal(stream=True))
-        message = await _message(session)
+        writers.append(session.accounts.writer(session.account.id))
+        message = await _message(session, writers[-1])
         if message is None:
             return None
         prepared.append(message)
@@ -120,27 +132,21 @@ async def receive(session: Session, tagged: Tagged, event: LiteralAnnounced) -> 
             return bad("Line too long")
 
 
-async def _message(session: Session) -> PreparedMessage | None:
+async def _message(session: Session, writer: MessageWriter) -> PreparedMessage | None:
     """The octets of one literal; None if they could not be kept, and go past unread."""
-    writer: MessageWriter = session.accounts.writer(session.account.id)
-    try:
-        while True:
-            event = await session.next_event()
-            if isinstance(event, LiteralEnd):
-                return await writer.finish()
-            assert isinstance(event, LiteralData)
-            try:
-                await writer.write(event.octets)
-            except Exception as error:
-                if session.lost:
-                    raise
-                await writer.abort()
-                session.abort_literal(session.condition_for(error))
-                return None
-            await session.sink.drained()
-    except BaseException:
-        await writer.abort()
-        raise
+    while True:
+        event = await session.next_event()
+        if isinstance(event, LiteralEnd):
+            return await writer.finish()
+        assert isinstance(event, LiteralData)
+        try:
+            await writer.write(event.octets)
+        except Exception as error:
+            if session.lost:
+                raise
+            session.abort_literal(session.condition_for(error))
+            return None
+        await session.sink.drained()
 
 
 async def _complete(session: Session, tagged: Tagged, prepared: list[PreparedMessage]) -> Condition | None:
