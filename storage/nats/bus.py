@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from os import urandom
 from typing import Any
 
 from nats.aio.msg import Msg
 from twisted.logger import Logger
 
-from twisted_mail.storage.nats.link import Link
+from twisted_mail.storage.nats.link import Link, ended
 from twisted_mail.values import AccountId, ModSeq
 
 __all__ = ["NATSBus"]
@@ -48,9 +47,7 @@ class NATSBus:
         sending, self._sending = self._sending, None
         if sending is not None:
             await self._flush()
-            sending.cancel()
-            with suppress(asyncio.CancelledError):
-                await sending
+            await ended(sending)
 
     def publish(self, account: AccountId, modseq: ModSeq) -> None:
         if account in self._watched:

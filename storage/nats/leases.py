@@ -13,7 +13,7 @@ from msgspec import MsgspecError, msgpack
 from nats.aio.msg import Msg
 
 from twisted_mail.storage.nats.items import Entry, Place
-from twisted_mail.storage.nats.link import Link
+from twisted_mail.storage.nats.link import Link, ended
 from twisted_mail.storage.nats.pulls import Delivery, Pulls
 from twisted_mail.values import DeliveryId
 
@@ -69,10 +69,7 @@ class LeaseTable:
     async def stop(self) -> None:
         """Give back what is still leased."""
         beating, self._beating = self._beating, None
-        if beating is not None:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+        await ended(beating)
         for lease in list(self._by_token.values()):
             self.drop(lease)
             await self._pulls.give_back(lease.delivery)

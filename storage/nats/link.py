@@ -11,9 +11,10 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from os import urandom
+from random import random
 from typing import Any, Final, TypeVar
 
-from nats.aio.client import Client
+from nats.aio.client import Client, Server
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NATSError
@@ -25,7 +26,7 @@ from twisted.logger import Logger
 from twisted_mail.storage.interfaces import Refused, StorageError, Unavailable
 from twisted_mail.storage.nats.settings import Settings
 
-__all__ = ["Link", "NobodyAnswers"]
+__all__ = ["Link", "NobodyAnswers", "ended"]
 
 T = TypeVar("T")
 Received = Callable[[Msg], Awaitable[None]]
@@ -36,6 +37,13 @@ END_SECONDS: Final = 2.0
 PROBE_SECONDS: Final = 1.0
 SILENT_TRIES: Final = 2
 """After so many requests in a row without an answer the server itself is asked whether it is there."""
+
+
+async def ended(task: asyncio.Task[Any] | None) -> None:
+    """Cancel *task* until it has ended: the driver swallows a cancellation here and there."""
+    while task is not None and not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.1)
 
 
 class NobodyAnswers(Exception):
@@ -75,6 +83,7 @@ class Link:
         self._subscribed: dict[_Subscribed, None] = {}
         self._last_error = ""
         self._silent = 0
+        self._silent_server = ""
         self._probing: asyncio.Task[None] | None = None
         self._trouble: str | None = None
 
@@ -144,10 +153,7 @@ class Link:
 
     async def _stop(self) -> None:
         keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await keeper
+        await ended(keeper)
         client, self._client = self._client, None
         if client is not None:
             with suppress(NATSError, OSError, asyncio.TimeoutError):
@@ -188,8 +194,11 @@ class Link:
             closed.set()
 
         async def failed(error: Exception) -> None:
-            self._last_error = str(error) or type(error).__name__
-            self._log.debug("NATS: {error}", error=self._last_error)
+            text = str(error) or type(error).__name__
+            self._log.debug("NATS: {error}", error=text)
+            # who is sent away is then also cut off, which says less
+            if not (isinstance(error, OSError) and "Authorization" in self._last_error):
+                self._last_error = text
 
         scheme = "tls" if tls is not None else "nats"
         options: dict[str, Any] = {"tls": tls} if tls is not None else {}
@@ -202,6 +211,7 @@ class Link:
             closed_cb=ended,
             connect_timeout=2,
             reconnect_time_wait=RECONNECT_SECONDS,  # type: ignore[arg-type]  # any number does
+            reconnect_to_server_handler=self._choose,
             max_reconnect_attempts=-1,
             ping_interval=10,
             max_outstanding_pings=2,
@@ -213,7 +223,14 @@ class Link:
             **options,
         )
 
+    def _choose(self, servers: list[Server], info: dict[str, Any]) -> tuple[Server, float]:
+        """The server to try next, and the seconds to wait before: not the one that has just gone silent."""
+        others = [server for server in servers if server.uri.netloc != self._silent_server] or servers
+        server = min(others, key=lambda server: (server.reconnects, random()))
+        return server, RECONNECT_SECONDS if server.reconnects else 0.0
+
     def _came_up(self) -> None:
+        self._last_error = self._silent_server = ""
         self._silent = 0
         self._trouble = None  # what it was before
         self._up.set()
@@ -318,6 +335,7 @@ class Link:
         except (NATSError, OSError, TimeoutError):
             if client is self._client and client.is_connected:
                 self._log.warn("a NATS server has gone silent; trying another")
+                self._silent_server = "" if client.connected_url is None else client.connected_url.netloc
                 self._went_down()
                 await client.force_reconnect()
         finally:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from os import urandom
 from typing import Any, Final
@@ -20,7 +19,7 @@ from twisted.logger import Logger
 
 from twisted_mail.storage.interfaces import Member, Refused, Unavailable
 from twisted_mail.storage.memory.small import preferred
-from twisted_mail.storage.nats.link import Link, NobodyAnswers
+from twisted_mail.storage.nats.link import Link, NobodyAnswers, ended
 from twisted_mail.values import AccountId
 
 __all__ = ["ALIVE_SECONDS", "BEAT_SECONDS", "MAX_UNANSWERED", "NATSMembers"]
@@ -90,10 +89,7 @@ class NATSMembers:
         """Within asyncio."""
         await self._leave()
         beating, self._beating = self._beating, None
-        if beating is not None:
-            beating.cancel()
-            with suppress(asyncio.CancelledError):
-                await beating
+        await ended(beating)
 
     async def join(self, node: str, roles: frozenset[str], serve: Serve, datacenter: str = "") -> None:
         await self._link.run(self._join(node, roles, serve, datacenter))

@@ -12,6 +12,7 @@ from typing import Final
 from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.storage.nats.items import DUE, HELD, NEVER, Place, expecting, scheduled
 from twisted_mail.storage.nats.jetstream import WRONG_SEQUENCE, JetStream, JetStreamError, Written
+from twisted_mail.storage.nats.link import ended
 from twisted_mail.values import DeliveryId
 
 __all__ = ["USES", "QueueStreams", "consumer"]
@@ -76,10 +77,7 @@ class QueueStreams:
 
     async def stop(self) -> None:
         looking, self._looking = self._looking, None
-        if looking is not None:
-            looking.cancel()
-            with suppress(asyncio.CancelledError):
-                await looking
+        await ended(looking)
 
     async def _look_at_the_clock(self) -> None:
         """The time at which an item is due is the servers', whatever this machine thinks of it."""

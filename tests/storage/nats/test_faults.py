@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
+from ipaddress import IPv4Address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.services import running
+from tests.services import fetch, running
 from tests.services.nats import Nats
-from tests.services.processes import free_port
+from tests.services.processes import Process, free_port
 from tests.storage.nats.engines import NATSCase
 from tests.storage.nats.test_queue import an_item
 from twisted_mail.storage.interfaces import EngineContext, QueueFilter, Refused, StorageError, Unavailable
@@ -96,6 +102,61 @@ class OneServerTests(NATSCase):
         item = an_item()
         self.assertTrue(await mail.queue.put(item))
         self.assertEqual([status.item.id for status in await mail.queue.list(QueueFilter())], [item.id])
+
+
+class GuardedServerTests(NATSCase):
+    """A server that wants a name, a password and TLS."""
+
+    def guarded(self) -> tuple[int, Path]:
+        """Its port, and its certificate."""
+        running.nats()  # skips where no server can be had
+        folder, port = self.folder(), free_port()
+        (folder / "both.pem").write_bytes(certificate_of_loopback())
+        (folder / "nats.conf").write_text(
+            f'listen: 127.0.0.1:{port}\njetstream {{ store_dir: "{folder}" }}\n'
+            'authorization { user: ann, password: "p@ss" }\n'
+            f'tls {{ cert_file: "{folder}/both.pem", key_file: "{folder}/both.pem" }}\n'
+        )
+        words = [str(fetch.go_program("nats-server")), "-c", str(folder / "nats.conf")]
+        process = Process("guarded", words, folder)
+        process.start()
+        self.addCleanup(process.kill)
+        process.wait("127.0.0.1", port, 20)
+        return port, folder / "both.pem"
+
+    async def test_who_has_the_password_and_the_authority_is_let_in(self) -> None:
+        port, certificate = self.guarded()
+        mail = await self.nats(f"tls://ann:p%40ss@127.0.0.1:{port}?ca={certificate}&prefix={self.prefix}")
+        self.assertTrue(await mail.queue.put(an_item()))
+        for url, text in (
+            (f"nats://ann:wrong@127.0.0.1:{port}?ca={certificate}", "Authorization"),
+            (f"nats://ann:p%40ss@127.0.0.1:{port}?tls=true", "certificate"),
+        ):
+            stranger = engine(f"{url}&start=0.7", EngineContext(self.reactor, self.folder()))
+            error = await fails(StorageError, stranger.start())
+            self.assertTrue(text in str(error) and "wrong" not in str(error), str(error))
+
+
+def certificate_of_loopback() -> bytes:
+    """A fresh certificate for 127.0.0.1 that stands for itself, and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 class ClusterTests(NATSCase):
