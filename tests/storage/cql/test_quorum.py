@@ -65,7 +65,6 @@ class LostQuorumTests(Suite, TestCase):
             head += await self._patiently(lambda: log.settle(account, ModSeq(5), [unsettled[0].id]))
         self.assertEqual(await self._patiently(lambda: log.head(account)), head)
         await self._patiently(lambda: log.append(account, ModSeq(head), new_entries(1)))
-        await engine.session.run(f"DROP KEYSPACE {engine.options.keyspace}")
 
     async def _patiently(self, ask: Any) -> Any:
         """Its answer, once there is one."""
