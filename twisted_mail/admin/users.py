@@ -19,6 +19,7 @@ from twisted_mail.admin.output import size_text
 from twisted_mail.admin.passwords import Chosen, asks_password
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.storage.interfaces import AccountRecord, Alias
+from twisted_mail.tap.stores import datacenter_of
 from twisted_mail.values import AccountId
 
 __all__ = ["Octets", "create_user", "erase_account", "user"]
@@ -87,6 +88,7 @@ async def create_user(
         credentials_for(store.configuration, password),
         quota_bytes=quota_bytes,
         display_name=name,
+        home=datacenter_of(store.configuration),
         created=int(time.time()),
     )
     # the account first: a user who can log in has an INBOX; a crash between the two leaves only an empty log
