@@ -88,7 +88,7 @@ class QueueOnSQLiteTests(TestCase):
         for at in range(0, len(message), 65_536):
             await incoming.write(message[at : at + 65_536])
         [outcome] = await incoming.finish()
-        self.assertIsNone(outcome.refused)
+        assert outcome.refused is None
 
     async def emptied(self) -> None:
         from twisted.internet import reactor
@@ -96,7 +96,7 @@ class QueueOnSQLiteTests(TestCase):
         for _ in range(200):
             if not await self.backend.queue.list(QueueFilter()):
                 return
-            await deferLater(reactor, 0.05)  # type: ignore[arg-type]  # the module object is a reactor
+            await deferLater(reactor, 0.05)
         self.fail("items are left")
 
     async def mailbox(self) -> list[bytes]:
@@ -113,21 +113,21 @@ class QueueOnSQLiteTests(TestCase):
         await self.build(straight=False)
         await self.give(LARGE)
         await self.give(MESSAGE)
-        self.assertEqual(len(await self.holders()), 2)
-        self.assertEqual(await self.mailbox(), [])
+        assert len(await self.holders()) == 2
+        assert await self.mailbox() == []
         self.worker.start()
         await self.emptied()
         large, small = sorted(await self.mailbox(), key=len, reverse=True)
-        self.assertTrue(large.endswith(LARGE) and small.endswith(MESSAGE))
-        self.assertEqual(await self.holders(), [])
-        self.assertEqual(list((self.folder / "spool").iterdir()), [])
+        assert large.endswith(LARGE) and small.endswith(MESSAGE)
+        assert await self.holders() == []
+        assert list((self.folder / "spool").iterdir()) == []
 
     async def test_a_store_that_hangs_and_comes_back_has_it_once(self) -> None:
         await self.build(straight=True)
         await self.give(MESSAGE)
         self.log.mode, self.log.only = "hang", {"append", "append_with_rows"}
         await self.give(MESSAGE)
-        self.assertEqual((self.counts.straight, self.counts.queued), (1, 1))
+        assert (self.counts.straight, self.counts.queued) == (1, 1)
         self.log.mode = "up"
         fresh = AccountService(
             log=self.backend.account_log,
@@ -142,5 +142,5 @@ class QueueOnSQLiteTests(TestCase):
         self.worker._accounts = fresh
         self.worker.start()
         await self.emptied()
-        self.assertEqual(len(await self.mailbox()), 2)
+        assert len(await self.mailbox()) == 2
         del stuck
