@@ -32,8 +32,9 @@ DELETE_FAILED: Final = 10057
 WRONG_SEQUENCE: Final = (10071,)
 FULL: Final = (10002, 10047, 10077)
 """The account's limits; insufficient storage; the stream could not store it: its maximum, or the disk's."""
-IN_PROCESS: Final = (10158, 10164, 10167)
-"""Another message of that id or for that subject is just being agreed on; too many requests."""
+PASSING: Final = (10005, 10158, 10164, 10167)
+"""Servers that have not found each other yet; another message of that id or for that subject is just being agreed on;
+too many requests."""
 
 
 class JetStreamError(Refused):
@@ -49,7 +50,7 @@ class JetStreamError(Refused):
     @property
     def passing(self) -> bool:
         """Whether the same may go well in a moment."""
-        return self.number in IN_PROCESS or (self.code in (503, 408) and self.number not in FULL)
+        return self.number in PASSING or (self.code in (503, 408) and self.number not in FULL)
 
     @property
     def absent(self) -> bool:

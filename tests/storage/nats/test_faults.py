@@ -199,12 +199,14 @@ class _Load:
         self.unknown: set[DeliveryId] = set()
         self.done: dict[DeliveryId, int] = {}
         self._choose = random.Random(5)
+        self._putters = 0
 
     def start(self) -> Deferred[Any]:
         work = [self._puts() for _ in range(3)] + [self._works(engine) for engine in self._engines]
         return gatherResults([Deferred.fromCoroutine(each) for each in work])
 
     async def _puts(self) -> None:
+        self._putters += 1
         while self.putting:
             item = an_item(f"d{self._choose.randrange(9)}.example")
             try:
@@ -213,9 +215,10 @@ class _Load:
             except StorageError:
                 self.unknown.add(item.id)
             await self._case.turn(0.01)
+        self._putters -= 1
 
     async def _works(self, engine: NATSEngine) -> None:
-        while self.putting or self.put - set(self.done):
+        while self._putters or self.put - set(self.done):
             try:
                 leases = await engine.queue.lease("outbound", 5, 60)
                 for leased in leases:
