@@ -70,14 +70,16 @@ class _Client:
 
 
 class SMTPClient(_Client):
-    """SMTP (RFC 5321), without extensions."""
+    """SMTP (RFC 5321), without extensions; LMTP as long as a message has one recipient."""
 
     @classmethod
-    async def connect(cls, port: int, host: str = "127.0.0.1", seconds: float = 60.0) -> SMTPClient:
-        """A session that has said EHLO. Raises Cut; also when the server is not ready (421)."""
+    async def connect(
+        cls, port: int, host: str = "127.0.0.1", seconds: float = 60.0, hello: str = "EHLO"
+    ) -> SMTPClient:
+        """A session that has said EHLO (LMTP: LHLO). Raises Cut; also when the server is not ready (421)."""
         client = cls(*await cls._connect(port, host), seconds)
         try:
-            for command in (None, b"EHLO load.example"):
+            for command in (None, hello.encode() + b" load.example"):
                 if command is not None:
                     await client._send(command + b"\r\n")
                 if (reply := await client.reply())[0] != 2:
