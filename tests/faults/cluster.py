@@ -1,0 +1,97 @@
+"""A real cluster for the fault tests: three Cassandra nodes, three of NATS, VersityGW, two mail nodes of each kind."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from tests.faults.clocks import shift
+from tests.faults.house import ACCOUNTS, EXTRA, PASSWORD, judge, pictures, populate, run_in_loop, work_under
+from tests.faults.load import Load
+from tests.faults.plan import Fault, Victim, carry_out
+from tests.faults.records import Recorder
+from tests.faults.spoiled import SpoiledStore
+from tests.services import running
+from tests.services.cassandra import Cassandra
+from tests.services.mail import MailCluster, Storage
+from tests.services.versity import VersityGateway
+
+__all__ = ["House"]
+
+NODES: Final = {
+    "mx1": ["smtp"],
+    "mx2": ["smtp"],
+    "worker1": ["delivery", "lmtp"],
+    "worker2": ["delivery", "lmtp"],
+    "imap1": ["imap"],
+    "imap2": ["imap"],
+}
+GOSSIP_SECONDS: Final = 4.0
+"""Until the others take a Cassandra node that is back for alive."""
+LEASE: Final = '[delivery]\nlease = "20s"\n'
+"""What a dead worker had leased comes again soon."""
+
+
+class House:
+    """The servers, with a store of their own in them.
+
+    *clocks*: seconds by which nodes live in the future or the past. *spoiled*: the object store is reached through a proxy
+    that can go wrong, and is hurt in its place.
+    """
+
+    def __init__(self, folder: Path, *, clocks: Mapping[str, int] | None = None, spoiled: bool = False) -> None:
+        for variable in ("CQL", "S3", "NATS"):
+            running.ours(variable)
+        cassandra, versity, nats = running.cassandra(3), running.versity(), running.nats_cluster(3)
+        assert isinstance(cassandra, Cassandra) and isinstance(versity, VersityGateway)
+        name = f"faults{uuid4().hex[:10]}"
+        self.spoiled = SpoiledStore(versity, folder, 1) if spoiled else None
+        blobs = self.spoiled.url(name) if self.spoiled is not None else versity.url(name)
+        storage = Storage(cassandra.url(name), blobs, nats.url(prefix=name))
+        self.recorder = Recorder(folder / "records.jsonl")
+        self.cluster = MailCluster(folder, storage, NODES, extra=EXTRA + LEASE)
+        for node, seconds in (clocks or {}).items():
+            shift(self.cluster.nodes[node], seconds)
+        self.victims: Mapping[str, Sequence[Victim]] = {
+            "cassandra": cassandra.nodes,
+            "nats": nats.nodes,
+            "versity": [self.spoiled or versity],
+            "smtp": self.cluster.with_role("smtp"),
+            "delivery": self.cluster.with_role("delivery"),
+            "imap": self.cluster.with_role("imap"),
+        }
+
+    def settled(self, kind: str) -> None:
+        if kind == "cassandra":
+            time.sleep(GOSSIP_SECONDS)
+
+    def run(self, faults: Iterator[Fault], seconds: float, seed: int, pause: float = 0.05) -> dict[str, int]:
+        """Clients work while servers are hurt; whatever they were answered holds. Returns what they did, and how often."""
+        load = Load(
+            self.recorder, self.cluster.with_role("smtp"), self.cluster.with_role("imap"), ACCOUNTS, PASSWORD,
+            seed=seed, pause=pause,
+        )  # fmt: skip
+        hurting = carry_out(faults, self.victims, self.recorder, seconds=seconds, settled=self.settled)
+        self.live(lambda: work_under(load, hurting))
+        return self.recorder.counts()
+
+    def live(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """The servers are up and have their accounts while *work* runs; then everything recorded must hold."""
+        try:
+            if self.spoiled is not None:
+                self.spoiled.start()
+            self.cluster.start()
+            populate(self.cluster)
+            run_in_loop(work())
+            imap = self.cluster.with_role("imap")
+            judge(self.recorder, run_in_loop(pictures(self.recorder, imap, ACCOUNTS, 90)), self.cluster)
+        finally:
+            self.recorder.flush()
+            self.cluster.stop()
+            if self.spoiled is not None:
+                self.spoiled.kill()
+
+
