@@ -281,8 +281,10 @@ class Link:
         if not self.up or self._client is None:
             return False
         try:
-            await self._client.publish(subject, payload, reply=reply)
-        except (NATSError, OSError):
+            # the driver may wait for its own task that sends, and that may have ended
+            async with asyncio.timeout(self.settings.attempt):
+                await self._client.publish(subject, payload, reply=reply)
+        except (NATSError, OSError, TimeoutError):
             return False
         return True
 

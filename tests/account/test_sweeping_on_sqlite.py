@@ -16,12 +16,13 @@ from twisted_mail.account.service import AccountService
 from twisted_mail.account.sweeping import Sweeper, SweepSettings, Swept
 from twisted_mail.storage import Backend, open_backend
 from twisted_mail.storage.interfaces import EngineContext
+from twisted_mail.storage.testing.base import Suite
 from twisted_mail.values import AccountId, BlobRef
 
 BODY = b"Content-Type: application/x\r\n\r\n" + b"0123456789" * 9000
 
 
-class SweepingOnSQLiteTests(TestCase):
+class SweepingOnSQLiteTests(Suite, TestCase):
     async def build(self) -> tuple[Backend, AccountService]:
         from twisted.internet import reactor
 

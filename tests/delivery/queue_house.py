@@ -42,6 +42,16 @@ class Death:
         self.dead = False
 
 
+_FOR_EVER: list[Deferred[None]] = []
+
+
+def for_ever() -> Deferred[None]:
+    """What never comes. It is kept: were it collected, those who wait for it would be told that they are cancelled."""
+    waiting: Deferred[None] = Deferred()
+    _FOR_EVER.append(waiting)
+    return waiting
+
+
 class Switched:
     """A store whose operations work, fail, or hang, as `mode` says: up, down, full, hang, lost (done, but not said),
     lost once.
@@ -76,12 +86,12 @@ class Switched:
     async def _call(self, name: str, act: Callable[[], Any]) -> Any:
         death = self._death
         if death.dead:
-            await Deferred()
+            await for_ever()
         death.operations.append(name)
         fatal = death.at is not None and len(death.operations) == death.at
         if fatal and not death.after:
             death.dead = True
-            await Deferred()
+            await for_ever()
         if self.only is None or name in self.only:
             match self.mode:
                 case "down":
@@ -89,7 +99,7 @@ class Switched:
                 case "full":
                     raise Refused(f"{name}: no room")
                 case "hang":
-                    await Deferred()
+                    await for_ever()
                 case "lost" | "lost once":
                     self.mode = "lost" if self.mode == "lost" else "up"
                     await act()
@@ -97,7 +107,7 @@ class Switched:
         result = await act()
         if fatal:
             death.dead = True
-            await Deferred()
+            await for_ever()
         return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.delivery.queue_house import ANN, BOB, MESSAGE, Death, Node, QueueHouse
+from tests.delivery.queue_house import ANN, BOB, MESSAGE, Death, Node, QueueHouse, for_ever
 from tests.delivery.support import run
 from twisted_mail.delivery.failing import Again, Failure, Hold, Kind, RetrySettings, crashes, decide, reply_text
 from twisted_mail.storage.interfaces import ItemState, QueueItem
@@ -121,7 +121,7 @@ def test_one_that_came_to_stand_before_is_not_delivered_again(house: QueueHouse)
 
     async def unheard(*arguments: Any) -> Any:
         await append(*arguments)
-        await Deferred()
+        await for_ever()
 
     node.log._inner.append = unheard
     house.give(node, ANN, wait=6)
@@ -130,6 +130,37 @@ def test_one_that_came_to_stand_before_is_not_delivered_again(house: QueueHouse)
     Node(house).worker.start()
     house.go_on(1)
     assert len(house.mailbox(ANN)) == 2 and house.items() == [] and house.holders() == []
+
+
+def test_an_acknowledgement_under_way_is_no_lost_lease(house: QueueHouse) -> None:
+    """While the answer to it is awaited the item may be gone already: an extension then would find no lease."""
+    accepting, working = Node(house, straight=False), Node(house)
+    house.give(accepting, ANN, message=LARGE)
+    gate: Deferred[None] = Deferred()
+    ack = house.engine.queue.ack
+
+    async def answered_late(token: str) -> bool:
+        done = await ack(token)
+        await gate
+        return done
+
+    working.queue._inner.ack = answered_late
+    working.worker.start()
+    house.go_on(90)
+    gate.callback(None)
+    house.go_on(1)
+    assert (house.items(), house.holders(), len(house.mailbox(ANN))) == ([], [], 1)
+
+
+def test_a_queue_that_hangs_is_asked_anew(house: QueueHouse) -> None:
+    node = Node(house)
+    node.queue.mode, node.queue.only = "hang", ("lease",)
+    node.worker.start()
+    house.go_on(10)
+    node.queue.mode = "up"
+    house.give(Node(house, straight=False), ANN)
+    house.go_on(40)
+    assert len(house.mailbox(ANN)) == 1
 
 
 # --- death at every step

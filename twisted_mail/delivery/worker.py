@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -45,6 +45,8 @@ FRESH_SECONDS: Final = 60.0
 """A first attempt within so many seconds trusts that the account is still there, as the straight way does."""
 HELD_DELAY: Final = 3600.0
 """When an item comes back that was to be held, but the worker died in between."""
+LEASING_SECONDS: Final = 30.0
+"""A queue that takes longer to say what is due is asked anew: nothing may stand still for good."""
 PATIENCE: Final = (0.0, 0.1, 0.5, 2.0)
 """Seconds to wait before the queue is told (again) what became of an item."""
 
@@ -70,11 +72,13 @@ class WorkerSettings:
 class _Work:
     """An item that is being worked on."""
 
-    __slots__ = ("done", "fence", "leased", "lost")
+    __slots__ = ("done", "fence", "leased", "lost", "settled")
 
     def __init__(self, leased: LeasedItem) -> None:
         self.leased = leased
         self.lost = False
+        self.settled = False
+        """The queue is being told what became of it: the token alone says whether that still counts."""
         self.fence: Any = None
         self.done: Deferred[None] = Deferred()
 
@@ -180,9 +184,9 @@ class DeliveryWorker:
             if room > 0:
                 asked = self._clock.seconds()
                 try:
-                    leased = await self._queue.lease(USE, room, self.settings.lease_seconds)
+                    leased = await within(self._clock, LEASING_SECONDS, self._lease(room))
                     failures = 0
-                except StorageError as error:
+                except (StorageError, TooSlow) as error:
                     if not failures:
                         self._log.warn("the queue does not answer: {why}", why=error)
                     leased = ()
@@ -194,6 +198,9 @@ class DeliveryWorker:
                     continue
             if not self._woken and not self._stopping:
                 await self._sleep(pause)
+
+    async def _lease(self, room: int) -> Sequence[LeasedItem]:
+        return await self._queue.lease(USE, room, self.settings.lease_seconds)
 
     async def _sleep(self, seconds: float) -> None:
         """Until `wake`, or for *seconds*."""
@@ -236,7 +243,7 @@ class DeliveryWorker:
 
     def _extend_all(self) -> None:
         self._extending = self._clock.callLater(self.settings.lease_seconds / 3, self._extend_all)
-        for work in list(self._works.values()):
+        for work in [work for work in self._works.values() if not work.settled]:
             Deferred.fromCoroutine(self._extend(work)).addErrback(
                 lambda failure: self._log.failure("extending a lease failed", failure)
             )
@@ -247,7 +254,7 @@ class DeliveryWorker:
             held = await self._queue.extend(work.leased.token, self.settings.lease_seconds)
         except StorageError:
             return  # the fence stands where it stood
-        if work.leased.token not in self._works:
+        if work.leased.token not in self._works or work.settled:
             return
         if not held:
             self._lose(work)
@@ -331,6 +338,9 @@ class DeliveryWorker:
     async def _tell(self, work: _Work, tell: Callable[[], Any]) -> bool:
         """Say to the queue what became of an item (*tell* is a coroutine function of its, hence Any); False: it was not
         ours any more, or the queue does not answer: then the item comes back."""
+        work.settled = True
+        if work.fence.active():
+            work.fence.cancel()
         for wait in PATIENCE:
             if wait:
                 await deferLater(self._clock, wait)
