@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,31 +39,39 @@ LEASE: Final = '[delivery]\nlease = "20s"\n'
 class House:
     """The servers, with a store of their own in them.
 
+    Servers of an operator (``CQL``, ``S3``, ``NATS``) are used and left alone; then only the mail nodes are hurt.
     *clocks*: seconds by which nodes live in the future or the past. *spoiled*: the object store is reached through a proxy
     that can go wrong, and is hurt in its place.
     """
 
     def __init__(self, folder: Path, *, clocks: Mapping[str, int] | None = None, spoiled: bool = False) -> None:
-        for variable in ("CQL", "S3", "NATS"):
-            running.ours(variable)
-        cassandra, versity, nats = running.cassandra(3), running.versity(), running.nats_cluster(3)
-        assert isinstance(cassandra, Cassandra) and isinstance(versity, VersityGateway)
+        cassandra, versity, nats = running.cassandra(3), running.versity(), running.nats(3)
         name = f"faults{uuid4().hex[:10]}"
-        self.spoiled = SpoiledStore(versity, folder, 1) if spoiled else None
-        blobs = self.spoiled.url(name) if self.spoiled is not None else versity.url(name)
-        storage = Storage(cassandra.url(name), blobs, nats.url(prefix=name))
+        self.spoiled = None
+        blobs = versity.url(name)
+        if spoiled:
+            running.ours("S3")
+            assert isinstance(versity, VersityGateway)
+            self.spoiled = SpoiledStore(versity, folder, 1)
+            blobs = self.spoiled.url(name)
+        storage = Storage(cassandra.url(name), blobs, nats.url(name))
         self.recorder = Recorder(folder / "records.jsonl")
         self.cluster = MailCluster(folder, storage, NODES, extra=EXTRA + LEASE)
         for node, seconds in (clocks or {}).items():
             shift(self.cluster.nodes[node], seconds)
-        self.victims: Mapping[str, Sequence[Victim]] = {
-            "cassandra": cassandra.nodes,
-            "nats": nats.nodes,
-            "versity": [self.spoiled or versity],
-            "smtp": self.cluster.with_role("smtp"),
-            "delivery": self.cluster.with_role("delivery"),
-            "imap": self.cluster.with_role("imap"),
-        }
+        victims: dict[str, Sequence[Victim]] = {}
+        if isinstance(cassandra, Cassandra):
+            victims["cassandra"] = cassandra.nodes
+        if not os.environ.get("NATS"):
+            victims["nats"] = running.nats_cluster(3).nodes
+        if isinstance(versity, VersityGateway):
+            victims["versity"] = [self.spoiled or versity]
+        self.victims = victims | {kind: self.cluster.with_role(kind) for kind in ("smtp", "delivery", "imap")}
+
+    def of(self, kind: str) -> Sequence[Victim]:
+        """The servers of a kind; the test is skipped where they are an operator's."""
+        running.ours({"cassandra": "CQL", "nats": "NATS", "versity": "S3"}.get(kind, ""))
+        return self.victims[kind]
 
     def settled(self, kind: str) -> None:
         if kind == "cassandra":
