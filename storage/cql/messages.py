@@ -15,6 +15,7 @@ from cassandra.query import UNSET_VALUE
 from twisted.internet.defer import CancelledError, Deferred, DeferredList
 
 from twisted_mail.storage.cells import pack, unpack
+from twisted_mail.storage.cql.gathering import Gathering
 from twisted_mail.storage.cql.heads import of
 from twisted_mail.storage.cql.statements import Batch, Row, Session, Statement, statement
 from twisted_mail.storage.interfaces import COLUMNS, Corrupt, MessageRow, Unavailable
@@ -94,6 +95,7 @@ class CQLMessages:
         self._stale_reads = stale_reads
         self._buckets: OrderedDict[tuple[AccountId, int], None] = OrderedDict()
         """Buckets that are known to be listed."""
+        self._gathering = Gathering(self._write, BATCH_BYTES)
 
     # --- writing
 
@@ -115,6 +117,9 @@ class CQLMessages:
                 if len(full) >= WRITES:
                     await self._write_all(full)
                     full = []
+            if len(rows) == 1:  # from a delivery: others may be on their way into the same bucket
+                await self._gathering.add((account, row.key.bucket), values, octets)
+                return
             batch.append(values)
             open_batches[row.key.bucket] = (batch, size + octets)
         await self._write_all([*full, *(batch for batch, _ in open_batches.values())])
