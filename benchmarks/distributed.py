@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -45,7 +46,7 @@ _TWO: Final = {"idle": {"one": ALL, "two": ALL}}
 def run(stores: Stores, name: str, scale: float, only: str) -> list[Figure]:
     """One scenario, on mail nodes and tables of its own."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        server = Distributed(Path(folder), stores, _TWO.get(name), keyspace=f"bench_{name}")
+        server = Distributed(Path(folder), stores, _TWO.get(name), keyspace=f"bench{name}")
         try:
             server.start()
             return beside(server, scale, only) if name == "beside" else SCENARIOS[name](server, scale)
@@ -65,6 +66,7 @@ def main() -> None:
     unknown = set(wanted.scenarios) - set(SCENARIOS)
     if unknown:
         parser.error(f"no such scenario: {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that nothing is left behind
     found: dict[str, list[dict[str, object]]] = {}
     failed = False
     start = time.monotonic()

@@ -66,7 +66,8 @@ class _User:
             case "FETCH FLAGS":
                 self.timed(name, b"FETCH 1:* (UID FLAGS)")
             case "FETCH headers":
-                self.timed(name, b"FETCH 1:10 (UID FLAGS ENVELOPE BODY.PEEK[HEADER.FIELDS (From To Subject Date)])")
+                wanted = b"(UID FLAGS ENVELOPE BODY.PEEK[HEADER.FIELDS (From To Subject Date)])"
+                self.timed(name, b"FETCH 1:%d %s" % (min(self.messages, 10), wanted))
             case "FETCH body":
                 self.timed(name, b"FETCH %d (UID BODY.PEEK[])" % one)
             case "STORE \\Seen":
