@@ -8,10 +8,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 # More words for pytest, e.g. `make test PYTEST_ARGS="-n 2 -k imap"`.
 PYTEST_ARGS ?=
+# Scenarios for `make bench-cluster`; none: all.
+BENCH ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help venv dev clients services test test-faults test-cluster demo-cluster lint format types docs bench demo fuzz soak build clean
+.PHONY: help venv dev clients services test test-faults test-cluster demo-cluster lint format types docs bench bench-cluster demo fuzz soak build clean
 
 help:  ## these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -75,6 +77,9 @@ docs: venv               ## the reference that is made from the code, and its te
 
 bench: venv              ## speed, beside Dovecot and Postfix where they are installed
 	$(BIN)/python -m benchmarks
+
+bench-cluster: services  ## size and speed of the distributed store: Cassandra x3, NATS x3, S3; BENCH="hot idle" picks scenarios
+	$(BIN)/python -m benchmarks.distributed $(BENCH)
 
 fuzz: venv               ## the tests marked fuzz: generated input for minutes
 	$(BIN)/python -m pytest -m fuzz --timeout 3600 $(PYTEST_ARGS) tests
