@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -77,14 +78,32 @@ class House:
         if kind == "cassandra":
             time.sleep(GOSSIP_SECONDS)
 
-    def run(self, faults: Iterator[Fault], seconds: float, seed: int, pause: float = 0.05) -> dict[str, int]:
-        """Clients work while servers are hurt; whatever they were answered holds. Returns what they did, and how often."""
+    def run(
+        self,
+        faults: Iterator[Fault] | None,
+        seconds: float,
+        seed: int,
+        *,
+        pause: float = 0.05,
+        accounts: Sequence[str] = ACCOUNTS,
+        editors: int = 2,
+    ) -> dict[str, int]:
+        """Clients work while servers are hurt (None: are not); whatever they were answered holds.
+
+        Returns what they did, and how often.
+        """
         load = Load(
-            self.recorder, self.cluster.with_role("smtp"), self.cluster.with_role("imap"), ACCOUNTS, PASSWORD,
-            seed=seed, pause=pause,
+            self.recorder, self.cluster.with_role("smtp"), self.cluster.with_role("imap"), accounts, PASSWORD,
+            seed=seed, pause=pause, editors=editors,
         )  # fmt: skip
-        hurting = carry_out(faults, self.victims, self.recorder, seconds=seconds, settled=self.settled)
-        self.live(lambda: work_under(load, hurting))
+
+        async def hurting() -> None:
+            if faults is None:
+                await asyncio.sleep(seconds)
+            else:
+                await carry_out(faults, self.victims, self.recorder, seconds=seconds, settled=self.settled)
+
+        self.live(lambda: work_under(load, hurting()))
         return self.recorder.counts()
 
     def live(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.cluster import House
+from tests.faults.house import ACCOUNTS
 from tests.faults.plan import at_random, in_turn
 
 
@@ -58,3 +59,11 @@ def test_what_clients_were_answered_holds_while_clocks_are_minutes_apart(tmp_pat
     house = House(tmp_path, clocks={"imap1": 300, "imap2": -300, "worker1": -300, "mx1": 300})
     only = {kind: house.of(kind) for kind in ("imap", "delivery", "smtp")}
     house.run(at_random(only, 4), 90, 4)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(900)
+def test_what_clients_were_answered_holds_when_all_nodes_change_one_account_as_fast_as_they_can(tmp_path: Path) -> None:
+    house = House(tmp_path)
+    counts = house.run(None, 30, 5, pause=0.0, accounts=ACCOUNTS[:1], editors=6)
+    assert counts["stored answered"] > 100, counts
