@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -39,19 +39,41 @@ SCENARIOS: Final[Mapping[str, Callable[[Distributed, float], list[Figure]]]] = {
     "changes": changes,
     "beside": beside,
 }
-_TWO: Final = {"idle": {"one": ALL, "two": ALL}}
+_TWO: Final = {"one": ALL, "two": ALL}
+_LAYOUTS: Final = {"idle": _TWO}
 """Scenarios that take more than one mail node."""
 
 
-def run(stores: Stores, name: str, scale: float, only: str) -> list[Figure]:
-    """One scenario, on mail nodes and tables of its own."""
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        server = Distributed(Path(folder), stores, _TWO.get(name), keyspace=f"bench{name}")
-        try:
-            server.start()
-            return beside(server, scale, only) if name == "beside" else SCENARIOS[name](server, scale)
-        finally:
+class Servers:
+    """The mail nodes for one scenario after the other: made when a scenario takes others than the one before."""
+
+    def __init__(self, stores: Stores, folder: Path) -> None:
+        self._stores, self._folder = stores, folder
+        self._server: Distributed | None = None
+        self._layout: Mapping[str, Sequence[str]] | None = None
+        self._made = 0
+
+    def for_(self, name: str) -> Distributed:
+        """Started, on tables that only scenarios with the same nodes have used."""
+        layout = _LAYOUTS.get(name)
+        if self._server is None or layout is not self._layout:
+            self.stop()
+            self._made += 1
+            folder = self._folder / str(self._made)
+            self._server = Distributed(folder, self._stores, layout, keyspace=f"bench{self._made}")
+            self._layout = layout
+            self._server.start()
+        return self._server
+
+    def stop(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
             server.stop()
+
+
+def run(server: Distributed, name: str, scale: float, only: str) -> list[Figure]:
+    """One scenario."""
+    return beside(server, scale, only) if name == "beside" else SCENARIOS[name](server, scale)
 
 
 def main() -> None:
@@ -71,12 +93,15 @@ def main() -> None:
     failed = False
     start = time.monotonic()
     stores = Stores.started(wanted.nodes)
+    folder = tempfile.TemporaryDirectory(prefix="bench-")
+    servers = Servers(stores, Path(folder.name))
     try:
         print(f"{wanted.nodes} nodes, {os.cpu_count()} cores, started in {time.monotonic() - start:.0f} s", file=sys.stderr)
         for name in wanted.scenarios or SCENARIOS:
-            start = time.monotonic()
             try:
-                figures = run(stores, name, wanted.scale, wanted.only)
+                server = servers.for_(name)
+                start = time.monotonic()
+                figures = run(server, name, wanted.scale, wanted.only)
             except Exception:
                 traceback.print_exc()
                 failed = True
@@ -86,7 +111,9 @@ def main() -> None:
                 load = os.getloadavg()[0]
                 print(f"{name} ({time.monotonic() - start:.0f} s; load {load:.1f})", *figures, sep="\n", flush=True)
     finally:
+        servers.stop()
         stores.stop()
+        folder.cleanup()
     if wanted.json:
         print(json.dumps(found, indent=1))
     sys.exit(failed)
