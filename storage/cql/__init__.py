@@ -46,7 +46,7 @@ class CQLEngine:
         self.messages = CQLMessages(self.session, stale_reads=options.stale_reads)
         self.lists = CQLLists(self.session)
         self.references = CQLReferences(self.session)
-        self.directory = CQLDirectory(self.session, reactor)
+        self.directory = CQLDirectory(self.session, reactor, stale_reads=options.stale_reads)
         self.leases = CQLLeases(self.session, reactor)
         self.allowances = CQLAllowances(self.session, reactor)
 

@@ -7,7 +7,9 @@ steps) is worth nothing: nobody is found by it, and after an hour it may be take
 with it within minutes, and refuses to go on if it is not.
 
 Everything but listings and scripts is written by lightweight transactions only, never by plain writes: these two must
-not meet on one cell. Reads that nothing is decided on are plain quorum reads of the own data centre.
+not meet on one cell. Reads that nothing is decided on are plain quorum reads of the own data centre; while there is no
+quorum, users and aliases that any replica knows are found all the same, so that people can log in and read (a password
+that was changed a moment before may then still be the old one).
 """
 
 from __future__ import annotations
@@ -57,6 +59,7 @@ def _decided(text: str) -> Statement:
 
 
 DOMAIN = statement("SELECT name, enabled FROM mail_domain WHERE shard = ? AND name = ?", idempotent=True)
+DOMAIN_STALE = statement(DOMAIN.text, idempotent=True, consistency="LOCAL_ONE")
 DOMAIN_SERIAL = statement(
     "SELECT name, enabled, removing FROM mail_domain WHERE shard = ? AND name = ?",
     idempotent=True,
@@ -69,6 +72,7 @@ CLOSE_DOMAIN = _decided("UPDATE mail_domain SET removing = ? WHERE shard = ? AND
 REMOVE_DOMAIN = _decided("DELETE FROM mail_domain WHERE shard = ? AND name = ? IF EXISTS")
 
 CLAIMED = statement("SELECT address, ticket, claimed, account, targets FROM address WHERE address = ?", idempotent=True)
+CLAIMED_STALE = statement(CLAIMED.text, idempotent=True, consistency="LOCAL_ONE")
 CLAIMED_SERIAL = statement(
     "SELECT address, ticket, claimed, account, targets FROM address WHERE address = ?",
     idempotent=True,
@@ -100,6 +104,7 @@ LISTED = statement(
 )
 
 ACCOUNT = statement(f"SELECT {_ACCOUNT} FROM account WHERE id = ?", idempotent=True)
+ACCOUNT_STALE = statement(ACCOUNT.text, idempotent=True, consistency="LOCAL_ONE")
 ACCOUNT_SERIAL = statement(f"SELECT {_ACCOUNT} FROM account WHERE id = ?", idempotent=True, consistency="SERIAL")
 ADD_ACCOUNT = _decided(
     "INSERT INTO account (id, version, address, credentials, enabled, quota_bytes, display_name, home, created)"
@@ -171,8 +176,16 @@ class CQLDirectory:
 
     _log = Logger()
 
-    def __init__(self, session: Session, clock: IReactorTime, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        session: Session,
+        clock: IReactorTime,
+        wall: Callable[[], float] = time.time,
+        *,
+        stale_reads: bool = True,
+    ) -> None:
         self._session = session
+        self._stale_reads = stale_reads
         self._clock = clock
         self._wall = wall
         self._agreement = Agreement(session, clock)
@@ -213,7 +226,7 @@ class CQLDirectory:
         await self._session.apply(REMOVE_DOMAIN, key)
 
     async def domain(self, name: str) -> Domain | None:
-        rows = await self._session.execute(DOMAIN, _domain_key(name))
+        rows, _ = await self._look(DOMAIN, DOMAIN_STALE, _domain_key(name))
         return Domain(rows[0]["name"], rows[0]["enabled"]) if rows else None
 
     async def domains(self) -> Sequence[Domain]:
@@ -413,17 +426,31 @@ class CQLDirectory:
         )
         return done
 
+    async def _look(self, wanted: Statement, stale: Statement, key: Sequence[UUID | str | int]) -> tuple[Sequence[Row], bool]:
+        """The answer of a quorum; without one, what any replica has, and True. That one has nothing proves nothing: a
+        user may be newer than that. Raises: Unavailable."""
+        try:
+            return await self._session.execute(wanted, key), False
+        except Unavailable:
+            if not self._stale_reads or not (rows := await self._session.execute(stale, key)):
+                raise
+            return rows, True
+
     async def account(self, account: AccountId) -> AccountRecord | None:
-        rows = await self._session.execute(ACCOUNT, (_uuid(account),))
+        rows, _ = await self._look(ACCOUNT, ACCOUNT_STALE, (_uuid(account),))
         return _to_record(rows[0]) if rows else None
 
     async def account_by_address(self, address: str) -> AccountRecord | None:
-        if not (claims := await self._session.execute(CLAIMED, (address,))):
+        claims, stale = await self._look(CLAIMED, CLAIMED_STALE, (address,))
+        if not claims or (id := claims[0]["account"]) is None:
             return None
-        id = claims[0]["account"]
-        rows = await self._session.execute(ACCOUNT, (id,)) if id is not None else ()
+        rows, also_stale = await self._look(ACCOUNT, ACCOUNT_STALE, (id,))
         # an account that does not name the address back has lost it, or is only about to get it
-        return _to_record(rows[0]) if rows and rows[0]["address"] == address else None
+        if rows and rows[0]["address"] == address:
+            return _to_record(rows[0])
+        if stale or also_stale:
+            raise Unavailable("without a quorum it cannot be said whose the address is")
+        return None
 
     async def accounts(self, domain: str | None = None) -> Sequence[AccountRecord]:
         found: dict[str, AccountRecord] = {}
@@ -471,7 +498,7 @@ class CQLDirectory:
         await self._release(address, (await self._need_alias(address))["ticket"])
 
     async def alias(self, address: str) -> Alias | None:
-        rows = await self._session.execute(CLAIMED, (address,))
+        rows, _ = await self._look(CLAIMED, CLAIMED_STALE, (address,))
         return _to_alias(rows[0]) if rows and rows[0]["targets"] is not None else None
 
     async def aliases(self, domain: str | None = None) -> Sequence[Alias]:

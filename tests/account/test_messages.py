@@ -154,3 +154,20 @@ def test_rule_5_blob_then_row_then_entry_and_a_failure_between_leaves_no_referen
         assert account.state.messages == 1
     now(deliver())
     assert account.state.messages == 2
+
+
+def test_a_blob_that_cannot_be_read_is_noticed_before_the_first_octet_comes() -> None:
+    """Whoever has announced a size can only break off."""
+    house = House()
+    account = house.open()
+    stored = put(house, account, b"Subject: big\r\n\r\n" + bytes(range(256)) * 2000)
+
+    async def first_octets(end: int | None) -> bytes:
+        async for chunk in account.octets(stored.key, 0, end):
+            return chunk
+        return b""
+
+    house.engine.blobs._contents.clear()
+    assert now(first_octets(100)).startswith(b"Subject: big"), "what lies in the row can be read"
+    with pytest.raises(NotFound):
+        now(first_octets(None))

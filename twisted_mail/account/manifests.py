@@ -76,26 +76,47 @@ async def assemble(
     blobs: Blobs, cells: Sequence[bytes], start: int = 0, end: int | None = None
 ) -> AsyncIterator[bytes]:
     """The octets ``[start:end)`` of a message from its cells ``header``, ``inline`` and ``manifest``, in chunks of
-    at most 64 KiB. Raises NotFound, Corrupt, Unavailable."""
+    at most 64 KiB. Raises NotFound, Corrupt, Unavailable.
+
+    The first blob is opened before the first chunk comes: whoever has announced a message's size when the object store
+    turns out to be down can only end the connection."""
     header, inline, manifest = cells
     at = 0
+    parts: list[tuple[Run, int, int]] = []
     for run in runs_of(manifest):
         low = max(start - at, 0)
         high = run.length if end is None else min(run.length, end - at)
         at += run.length
-        if low >= high:
-            continue
+        if low < high:
+            parts.append((run, low, high))
+    opened: tuple[Run, AsyncIterator[bytes], bytes] | None = None
+    if parts and parts[0][0].ref is None:
+        for run, low, high in parts:
+            if run.ref is not None:
+                chunks = _of_blob(blobs, run.ref, run, low, high)
+                opened = run, chunks, await anext(chunks, b"")
+                break
+    for run, low, high in parts:
         ref = run.ref
         if ref is None:
             cell = header if run.place == "header" else inline
             for place in range(run.start + low, run.start + high, _CHUNK):
                 yield cell[place : min(place + _CHUNK, run.start + high)]
-        elif run.place == "base64":
-            async for chunk in _encoded(blobs, ref, run, low, high):
+        elif opened is not None and opened[0] is run:
+            if opened[2]:
+                yield opened[2]
+            async for chunk in opened[1]:
                 yield chunk
         else:
-            async for chunk in blobs.open(ref, run.start + low, run.start + high):
+            async for chunk in _of_blob(blobs, ref, run, low, high):
                 yield chunk
+
+
+def _of_blob(blobs: Blobs, ref: BlobRef, run: Run, low: int, high: int) -> AsyncIterator[bytes]:
+    """The octets ``[low:high)`` of a run that lies in a blob."""
+    if run.place == "base64":
+        return _encoded(blobs, ref, run, low, high)
+    return blobs.open(ref, run.start + low, run.start + high)
 
 
 async def _encoded(blobs: Blobs, ref: BlobRef, run: Run, low: int, high: int) -> AsyncIterator[bytes]:

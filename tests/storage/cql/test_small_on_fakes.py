@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
@@ -228,3 +229,26 @@ def test_numbers_ascend_and_one_holds_whatever_goes_wrong(faults: list[str], ste
                 session.store.carry_out("UPDATE lease SET holder = null WHERE name = ?", ("n",))
         except Unavailable:
             pass
+
+
+def test_without_a_quorum_users_are_found_and_nobody_is_denied() -> None:
+    session = FakeSession("scylla")
+    directory = CQLDirectory(session, CLOCK)
+    record, alias = AccountRecord(AccountId.new(), "ann@example.org"), Alias("info@example.org", ("ann@example.org",))
+    now(directory.add_domain(Domain("example.org")))
+    now(directory.add_account(record))
+    now(directory.add_alias(alias))
+    session.quorum = False
+    assert now(directory.account_by_address(record.address)) == now(directory.account(record.id)) == record
+    assert (now(directory.alias(alias.address)), now(directory.domain("example.org"))) == (alias, Domain("example.org"))
+    # what the replica lacks may be there all the same
+    for lacks in ("FROM address ", "FROM account "):
+        session.missing = lambda text, lacks=lacks: lacks in f"{text} "  # type: ignore[misc]
+        with pytest.raises(Unavailable):
+            now(directory.account_by_address(record.address))
+    session.missing = lambda text: False
+    with pytest.raises(Unavailable):
+        now(directory.account_by_address("nobody@example.org"))
+    strict = CQLDirectory(session, CLOCK, stale_reads=False)
+    with pytest.raises(Unavailable):
+        now(strict.account_by_address(record.address))
