@@ -18,7 +18,7 @@ from twisted_mail.account.entries import (
     Subscribed,
     unpack_uids,
 )
-from twisted_mail.account.state import BUCKET_BYTES, DAY_SECONDS, AccountState, Mailbox
+from twisted_mail.account.state import BUCKET_BYTES, DAY_SECONDS, ROW_BYTES, AccountState, Mailbox
 from twisted_mail.values import MailboxId, ModSeq
 
 __all__ = ["Applied", "apply", "apply_to_columns"]
@@ -62,7 +62,7 @@ def _apply_change(state: AccountState, modseq: int, seconds: int, change: Change
             state.size += size
             for message in change.messages:
                 if message.bucket == state.bucket:
-                    state.bucket_bytes += message.size
+                    state.bucket_bytes += message.size + ROW_BYTES
             if state.bucket_bytes >= BUCKET_BYTES:
                 state.bucket, state.bucket_bytes = state.bucket + 1, 0
             _to_columns(mailbox, modseq, seconds, first, change)
