@@ -164,7 +164,7 @@ class TwoDataCentres(TestCase):
         print(f"with the rule {len(lost)} of {len(self.acknowledged)} were lost; {len(self.unknown)} unknown")
         assert not lost
         assert not set(there) - set(self.acknowledged) - set(self.unknown)
-        assert len(there) > 20
+        assert len(there) > 3, "it was used at all"
         record = await directory.account(self.account_id)
         assert record is not None
         assert record.home == "dc1"

@@ -58,7 +58,9 @@ class CQLReferencesTests(testing.ReferencesContract, ClusterCase):
 
     async def test_the_list_is_in_order_over_slices_and_shards_and_ended_slices_are_forgotten(self) -> None:
         session = await self.session()
-        references, start = CQLReferences(session, self.wall), await self.now()
+        references = CQLReferences(session, self.wall)
+        await self.advance(SLICE_SECONDS * 1.5 - await self.now() % SLICE_SECONDS)  # to the middle of a slice
+        start = await self.now()
         blobs = [self.blob(str(number)) for number in range(30)]
         for ref in blobs:
             await references.remove([ref], "m/1")
