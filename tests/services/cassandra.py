@@ -182,7 +182,7 @@ class Cassandra:
 
     def _wait_for_members(self, wanted: int) -> None:
         """Until every node that runs sees *wanted* that are up."""
-        from cassandra.cluster import Cluster
+        from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
         from cassandra.policies import WhiteListRoundRobinPolicy
 
         deadline = time.monotonic() + START_SECONDS
@@ -194,7 +194,9 @@ class Cassandra:
                         [node.address],
                         port=node.port,
                         protocol_version=4,
-                        load_balancing_policy=WhiteListRoundRobinPolicy([node.address]),
+                        execution_profiles={
+                            EXEC_PROFILE_DEFAULT: ExecutionProfile(WhiteListRoundRobinPolicy([node.address]))
+                        },
                         connect_timeout=5,
                     )
                     try:
