@@ -316,7 +316,14 @@ class CQLDirectory:
         def gone(row: Row | None) -> bool:
             return row is None or row["ticket"] != token
 
-        await self._agreement.propose(RELEASE, (address, token), CLAIMED_SERIAL, (address,), gone)
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await self._agreement.pause(attempt)
+            done, _ = await self._agreement.propose(RELEASE, (address, token), CLAIMED_SERIAL, (address,), gone)
+            if done:
+                break
+        else:
+            raise Unavailable(f"the claim of {address} could not be given back")
         await self._session.execute(UNLIST, (_domain_of(address), _shard(address, SHARDS), address, token))
 
     async def _give_back(self, address: str, token: UUID) -> None:

@@ -252,3 +252,18 @@ def test_without_a_quorum_users_are_found_and_nobody_is_denied() -> None:
     strict = CQLDirectory(session, CLOCK, stale_reads=False)
     with pytest.raises(Unavailable):
         now(strict.account_by_address(record.address))
+
+
+def test_an_alias_whose_removal_was_lost_is_removed_again() -> None:
+    session = FakeSession("scylla")
+    directory, alias = CQLDirectory(session, CLOCK), Alias("info@example.org", ("ann@example.org",))
+    now(directory.add_domain(Domain("example.org")))
+    now(directory.add_alias(alias))
+    session.script = iter(["lost"])
+    now(directory.remove_alias(alias.address))
+    assert now(directory.alias(alias.address)) is None
+    now(directory.add_alias(alias))
+    session.script = iter(["lost"] * 100)
+    assert outcome(directory.remove_alias(alias.address)) == "unknown"
+    session.script = iter(())
+    assert now(directory.aliases()) == [alias], "still listed"
