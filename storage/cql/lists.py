@@ -15,9 +15,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import msgpack
-from twisted.internet.defer import Deferred, DeferredList
 
 from twisted_mail.storage.cql.statements import Batch, Row, Session, Statement, statement
+from twisted_mail.storage.cql.together import all_of
 from twisted_mail.storage.interfaces import ListDelete, ListName, ListPut, ListRow
 from twisted_mail.values import AccountId, MailboxId, MessageId, MessageKey, ModSeq
 
@@ -178,11 +178,7 @@ class CQLLists:
         batches = list(_batches(_uuid(account), changes, int(modseq)))
         for start in range(0, len(batches), BATCHES_AT_ONCE):
             some = batches[start : start + BATCHES_AT_ONCE]
-            running = [Deferred.fromCoroutine(self._session.write_batch(batch)) for batch in some]
-            together: Deferred[Any] = DeferredList(running, consumeErrors=True)
-            for succeeded, result in await together:
-                if not succeeded:
-                    result.raiseException()
+            await all_of(self._session.write_batch(batch) for batch in some)
 
     async def reached(self, account: AccountId, bucket: int) -> ModSeq:
         rows = await self._session.execute(REACHED, (_uuid(account), bucket))

@@ -12,12 +12,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from cassandra.query import UNSET_VALUE
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred
 
 from twisted_mail.storage.cells import pack, unpack
 from twisted_mail.storage.cql.gathering import Gathering
 from twisted_mail.storage.cql.heads import of
 from twisted_mail.storage.cql.statements import Batch, Row, Session, Statement, statement
+from twisted_mail.storage.cql.together import all_of
 from twisted_mail.storage.interfaces import COLUMNS, Corrupt, MessageRow, Unavailable
 from twisted_mail.values import AccountId, MessageId, MessageKey
 
@@ -115,28 +116,14 @@ class CQLMessages:
                 full.append(batch)
                 batch, size = [], 0
                 if len(full) >= WRITES:
-                    await self._write_all(full)
+                    await all_of(self._write(batch) for batch in full)
                     full = []
             if len(rows) == 1:  # from a delivery: others may be on their way into the same bucket
                 await self._gathering.add((account, row.key.bucket), values, octets)
                 return
             batch.append(values)
             open_batches[row.key.bucket] = (batch, size + octets)
-        await self._write_all([*full, *(batch for batch, _ in open_batches.values())])
-
-    async def _write_all(self, batches: Sequence[Sequence[Sequence[Any]]]) -> None:
-        """Side by side; all have ended when this raises the first error."""
-        running = [Deferred.fromCoroutine(self._write(batch)) for batch in batches]
-        together: Deferred[Any] = DeferredList(running, consumeErrors=True)
-        try:
-            outcomes = await together
-        except CancelledError:
-            for one in running:
-                one.cancel()
-            raise
-        for succeeded, result in outcomes:
-            if not succeeded:
-                result.raiseException()
+        await all_of(self._write(batch) for batch in [*full, *(batch for batch, _ in open_batches.values())])
 
     async def _list_bucket(self, account: AccountId, bucket: int) -> None:
         """Before a bucket has its first row it is listed, so that `iterate` finds it."""

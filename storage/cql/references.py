@@ -22,6 +22,7 @@ from typing import Final
 from uuid import uuid4
 
 from twisted_mail.storage.cql.statements import Row, Session, Statement, statement
+from twisted_mail.storage.holders import check_holder
 from twisted_mail.values import BlobRef
 
 __all__ = ["SHARDS", "SLICE_SECONDS", "CQLReferences"]
@@ -31,7 +32,6 @@ SHARDS: Final = 16
 SLICE_SECONDS: Final = 600
 SLICE_ENDED_SECONDS: Final = 3600
 """An empty slice is forgotten this long after its end: nobody's clock is so far behind that it would write there."""
-MAX_HOLDER: Final = 128
 
 
 def _sure(text: str) -> Statement:
@@ -77,11 +77,6 @@ def _holder_shard(holder: str) -> int:
     return blake2b(holder.encode(), digest_size=1).digest()[0] % SHARDS
 
 
-def _check(holder: str) -> None:
-    if not 1 <= len(holder) <= MAX_HOLDER or not holder.isascii():
-        raise ValueError(f"a holder has 1 to {MAX_HOLDER} ASCII characters: {holder!r}")
-
-
 def _slice(at: int) -> int:
     """The slice of a time in milliseconds."""
     return at // (SLICE_SECONDS * 1000)
@@ -119,13 +114,13 @@ class CQLReferences:
     # --- references
 
     async def add(self, ref: BlobRef, holder: str) -> None:
-        _check(holder)
+        check_holder(holder)
         place = (bytes.fromhex(ref.hash), _holder_shard(holder), ref.generation, holder)
         await self._session.execute(ADD, (*place, uuid4()))
 
     async def remove(self, refs: Sequence[BlobRef], holder: str) -> None:
         """Listed first, in the order in which nothing is left that could not be settled; only then removed."""
-        _check(holder)
+        check_holder(holder)
         if not refs:
             return
         at = int(self._wall() * 1000)

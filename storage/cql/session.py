@@ -20,7 +20,7 @@ from uuid import UUID
 import cassandra
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, NoHostAvailable
 from cassandra.query import BatchStatement, BatchType, SimpleStatement
-from twisted.internet.defer import CancelledError, Deferred, DeferredList
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -35,6 +35,7 @@ from twisted_mail.storage.cql.driver import (
 from twisted_mail.storage.cql.fairness import FairQueue, Full
 from twisted_mail.storage.cql.options import Options
 from twisted_mail.storage.cql.statements import Batch, Row, Statement
+from twisted_mail.storage.cql.together import all_of
 from twisted_mail.storage.interfaces import Refused, StorageError, Unavailable
 
 __all__ = ["ClusterSession", "Statistics"]
@@ -508,18 +509,7 @@ class ClusterSession:
         return bool(rows[0]["[applied]"])
 
     async def execute_many(self, statement: Statement, parameters: Sequence[Sequence[Any]]) -> Sequence[Sequence[Row]]:
-        running = [Deferred.fromCoroutine(self.execute(statement, each)) for each in parameters]
-        together: Deferred[Any] = DeferredList(running, consumeErrors=True)
-        try:
-            outcomes = await together
-        except CancelledError:
-            for one in running:
-                one.cancel()
-            raise
-        for succeeded, result in outcomes:
-            if not succeeded:
-                result.raiseException()
-        return [result for _, result in outcomes]
+        return await all_of(self.execute(statement, each) for each in parameters)
 
     async def write_batch(self, batch: Batch) -> None:
         await self._submit(_Request(batch, (), 0, None))
