@@ -14,7 +14,6 @@ from twisted.logger import Logger
 
 from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
 from twisted_mail.auth.service import AuthenticationService, load_secret
-from twisted_mail.auth.threads import HashThreads
 from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
 from twisted_mail.delivery import (
     Bodies,
@@ -150,7 +149,7 @@ class _Suite:
         self._counts = DeliveryCounts()
         self._worker: DeliveryWorker | None = None
         self._worker_ends: Deferred[None] | None = None
-        self._threads = HashThreads(reactor, configuration.threads.passwords)
+        self._threads = Threads(reactor, configuration.threads.passwords, "passwords")
         self._tls: TLSContexts | None = None
         self._recents = Recents(time.time())
         self._started = False

@@ -24,9 +24,9 @@ from twisted_mail.auth.passwords import (
 )
 from twisted_mail.auth.saslprep import saslprep
 from twisted_mail.auth.service import set_password
-from twisted_mail.auth.threads import HashThreads
 from twisted_mail.services import Identity
 from twisted_mail.storage.interfaces import NotFound
+from twisted_mail.tap.threads import Threads
 from twisted_mail.values import AccountId
 
 
@@ -240,7 +240,7 @@ class ThreadTests(TestCase):
     async def test_hashing_happens_in_another_thread(self) -> None:
         from twisted.internet import reactor
 
-        threads = HashThreads(reactor)
+        threads = Threads(reactor, 2, "passwords")
         self.addCleanup(threads.stop)
         assert await threads.defer(threading.get_ident) != threading.get_ident()
         verify = PasswordVerifier(threads.defer, reactor, CHEAP)
