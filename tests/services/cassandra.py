@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.services import fetch
-from tests.services.processes import NotReady, Process, free_port, loopback_address
+from tests.services.processes import Killable, NotReady, Process, free_port, loopback_address
 
 __all__ = ["Cassandra", "Node"]
 
@@ -81,7 +81,7 @@ phi_convict_threshold: 8
 """
 
 
-class Node:
+class Node(Killable):
     """One Cassandra process."""
 
     def __init__(
@@ -132,18 +132,6 @@ class Node:
         """Start and wait until it takes clients. Raises NotReady."""
         self.process.start()
         self.process.wait(self.address, self.port, START_SECONDS)
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def pause(self) -> None:
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
-
-    def stop(self) -> None:
-        self.process.stop()
 
 
 class Cassandra:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tests.services.processes import NotReady, Process, free_port
+from tests.services.processes import Killable, NotReady, Process, free_port
 
 __all__ = ["LISTENERS", "MailCluster", "MailNode", "Storage"]
 
@@ -37,7 +37,7 @@ class Storage:
         return "\n".join(["[storage]", *lines]) + "\n" if lines else ""
 
 
-class MailNode:
+class MailNode(Killable):
     """One `twistd mail` in a folder of its own, and so with a data folder of its own."""
 
     def __init__(
@@ -93,15 +93,6 @@ class MailNode:
                 answer += chunk
             return answer
         return b""
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def pause(self) -> None:
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     def stop(self) -> None:
         self.process.stop(40.0)

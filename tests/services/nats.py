@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from tests.services import fetch
-from tests.services.processes import NotReady, Process, free_port
+from tests.services.processes import Killable, NotReady, Process, free_port
 
 __all__ = ["Nats", "NatsNode"]
 
 START_SECONDS = 60.0
 
 
-class NatsNode:
+class NatsNode(Killable):
     """One nats-server process. ``sync_interval: always``: what it acknowledges is on the disk."""
 
     def __init__(self, folder: Path, name: str, cluster: tuple[int, list[int]] | None) -> None:
@@ -57,18 +57,6 @@ class NatsNode:
             answer: Any = json.load(urllib.request.urlopen(f"http://127.0.0.1:{self.monitor}/healthz", timeout=2))
             return bool(answer.get("status") == "ok")
         return False
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def pause(self) -> None:
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
-
-    def stop(self) -> None:
-        self.process.stop()
 
 
 class Nats:

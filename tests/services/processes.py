@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["NotReady", "Process", "free_port", "loopback_address"]
+__all__ = ["Killable", "NotReady", "Process", "free_port", "loopback_address"]
 
 
 class NotReady(Exception):
@@ -128,6 +128,26 @@ class Process:
             self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
+
+
+class Killable:
+    """Something that is one `Process`."""
+
+    process: Process
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+
+    def pause(self) -> None:
+        """SIGSTOP."""
+        self.process.pause()
+
+    def resume(self) -> None:
+        self.process.resume()
+
+    def stop(self) -> None:
+        self.process.stop()
 
 
 @atexit.register

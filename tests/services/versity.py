@@ -6,14 +6,14 @@ import shutil
 from pathlib import Path
 
 from tests.services import fetch
-from tests.services.processes import Process, free_port
+from tests.services.processes import Killable, Process, free_port
 
 __all__ = ["VersityGateway"]
 
 KEY, SECRET = "key", "secretsecret"
 
 
-class VersityGateway:
+class VersityGateway(Killable):
     """One gateway. Buckets are folders; the engine makes the one it wants."""
 
     def __init__(self, folder: Path) -> None:
@@ -35,15 +35,6 @@ class VersityGateway:
         wanted = {"tls": "false", **options}
         query = "&".join(f"{key}={value}" for key, value in wanted.items())
         return f"s3://{KEY}:{SECRET}@127.0.0.1:{self.port}/{bucket}?{query}"
-
-    def kill(self) -> None:
-        self.process.kill()
-
-    def pause(self) -> None:
-        self.process.pause()
-
-    def resume(self) -> None:
-        self.process.resume()
 
     def stop(self) -> None:
         self.process.kill()
