@@ -36,8 +36,11 @@ __all__ = ["Connection", "Drainable", "ServerFactory", "Session", "flushing", "p
 
 
 @types.coroutine
-def flushing(work: Coroutine[Any, Any, None], flush: Callable[[], None]) -> Generator[Any, Any, None]:
-    """Drive *work*, and call *flush* whenever it has to wait: replies that are ready do not wait with it."""
+def flushing(
+    work: Coroutine[Any, Any, None], flush: Callable[[], None], resumes: Callable[[], None] = lambda: None
+) -> Generator[Any, Any, None]:
+    """Drive *work*; call *flush* whenever it has to wait (replies that are ready do not wait with it), and *resumes*
+    before it goes on."""
     step: Callable[[Any], Any] = work.send
     value: Any = None
     while True:
@@ -54,6 +57,7 @@ def flushing(work: Coroutine[Any, Any, None], flush: Callable[[], None]) -> Gene
             raise
         except BaseException as error:
             step, value = work.throw, error
+        resumes()
 
 
 def peer_at(address: IAddress | None, service: str) -> Peer:

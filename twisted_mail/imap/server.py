@@ -4,9 +4,8 @@ does TLS and compression."""
 from __future__ import annotations
 
 import time
-import types
 import zlib
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -24,7 +23,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from twisted_mail.connections import ServerFactory, peer_at
+from twisted_mail.connections import ServerFactory, flushing, peer_at, secured
 from twisted_mail.imap import codes
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.replies import bye
@@ -32,7 +31,6 @@ from twisted_mail.imap.session import Session
 from twisted_mail.imap.settings import Settings
 from twisted_mail.imap.sink import FLUSH_BYTES
 from twisted_mail.services import Accounts, Authentication, Peer
-from twisted_mail.tls_info import channel_bindings, describe
 
 __all__ = ["IMAPServer", "IMAPServerFactory"]
 
@@ -40,31 +38,6 @@ TURN_SECONDS: Final = 0.01
 """A session that has worked for so long without a pause lets the others have a turn."""
 INFLATE_BYTES: Final = 64 * 1024
 """At most so much is made of compressed input at a time; the rest waits, compressed, until it is asked for."""
-
-
-@types.coroutine
-def _driving(
-    work: Coroutine[Any, Any, None], rests: Callable[[], None], resumes: Callable[[], None]
-) -> Generator[Any, Any, None]:
-    """Drive *work*; call *rests* whenever it really has to wait (answers that are ready do not wait with it), and
-    *resumes* before it goes on."""
-    step: Callable[[Any], Any] = work.send
-    value: Any = None
-    while True:
-        try:
-            awaited = step(value)
-        except StopIteration:
-            return
-        rests()
-        try:
-            value = yield awaited
-            step = work.send
-        except GeneratorExit:
-            work.close()
-            raise
-        except BaseException as error:
-            step, value = work.throw, error
-        resumes()
 
 
 class _Layer:
@@ -145,14 +118,7 @@ class IMAPServer(Protocol):
     def handshakeCompleted(self) -> None:
         """TLS is active: after STARTTLS the client speaks first, else we do."""
         connection: Any = self.transport.getHandle()  # type: ignore[union-attr]  # a TLS transport has it
-        self._peer = Peer(
-            self._peer.address,
-            self._peer.port,
-            secure=True,
-            channel_bindings=channel_bindings(connection),
-            tls_description=describe(connection),
-            service=self._peer.service,
-        )
+        self._peer = secured(self._peer, connection)
         self._last_heard = self._clock.seconds()
         waiting, self._handshake = self._handshake, None
         if waiting is not None:
@@ -180,7 +146,7 @@ class IMAPServer(Protocol):
         done.addCallbacks(lambda _: self._finished(), self._broken)
 
     async def _run(self, session: Session) -> None:
-        await _driving(session.run(), self._rests, self._resumes)
+        await flushing(session.run(), self._rests, self._resumes)
 
     def _finished(self) -> None:
         """The session has come to its end: what it said last goes out, then the connection ends."""
