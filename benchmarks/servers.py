@@ -14,6 +14,8 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 
+from tests.services.processes import free_port
+
 __all__ = ["PASSWORD", "Dovecot", "Ours", "Postfix", "Server", "user"]
 
 PASSWORD = "correct-horse-battery"
@@ -25,14 +27,6 @@ _TICK = os.sysconf("SC_CLK_TCK")
 def user(number: int = 0) -> str:
     """The address of one of the accounts that every server has."""
     return f"user{number}@{DOMAIN}"
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _children() -> dict[int, list[int]]:

@@ -20,14 +20,20 @@ class NotReady(Exception):
     """A server did not start; the text has the end of its log."""
 
 
+_given_ports: set[int] = set()
+
+
 def free_port(address: str = "127.0.0.1") -> int:
-    """A TCP port below the ephemeral range that nobody listens on now."""
+    """A TCP port below the ephemeral range that nobody listens on now, and that was not given to anybody before."""
     for _ in range(200):
         port = 10_000 + int.from_bytes(os.urandom(2), "big") % 20_000
+        if port in _given_ports:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             with contextlib.suppress(OSError):
                 probe.bind((address, port))
+                _given_ports.add(port)
                 return port
     raise NotReady(f"no free port on {address}")
 

@@ -11,18 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-__all__ = ["PASSWORD", "RunningServer", "free_port"]
+from tests.services.processes import free_port
+
+__all__ = ["PASSWORD", "RunningServer"]
 
 PASSWORD = "wise owls hoot at 3"
 SERVICES = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
-
-
-def free_port() -> int:
-    """A TCP port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class RunningServer:

@@ -15,7 +15,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.whole.running import RunningServer, free_port
+from tests.services.processes import free_port
+from tests.whole.running import RunningServer
 from tests.whole.test_round_trips import all_bodies, imap
 
 LARGE = b"0123456789abcdef0123456789abcdef\r\n" * 10_000
