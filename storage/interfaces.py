@@ -557,8 +557,14 @@ class Queue(Protocol):
     async def ack(self, token: str) -> bool:
         """Done: the item is gone. False: the lease was lost, and the item belongs to somebody else."""
 
-    async def retry(self, token: str, delay: float, last_reply: str) -> bool:
-        """Give it back, due in *delay* seconds. False: the lease was lost."""
+    async def retry(
+        self, token: str, delay: float, last_reply: str, *, envelope: bytes | None = None, attempted: bool = True
+    ) -> bool:
+        """Give it back, due in *delay* seconds. False: the lease was lost.
+
+        *envelope* replaces the item's own. Not *attempted*: it was put off without being tried, so `attempts` is what it was
+        before the lease.
+        """
 
     async def hold(self, item: DeliveryId) -> bool:
         """Take it out of the run until `release`; a lease of it is revoked. False: no such item."""
@@ -620,6 +626,33 @@ class Allowances(Protocol):
 
     async def taken(self, name: str, day: int) -> int:
         """How many were taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A value of a space."""
+
+    key: str
+    value: bytes
+
+
+class Records(Protocol):
+    """Small values that last, by space and key: a suppressed address, a policy, one step of a message's way.
+
+    A space is read and kept as one (in CQL: a partition), so one that may have more than some 10,000 keys is cut by its
+    owner, who puts a hash into its name. Who writes last wins; what ran out is not seen any more.
+    """
+
+    async def put(self, space: str, key: str, value: bytes, ttl: float | None = None) -> None:
+        """Keep *value* for *ttl* seconds (None: for good). Raises: ValueError (a value above 64 KiB, a name above 512 octets)."""
+
+    async def get(self, space: str, key: str) -> bytes | None: ...
+
+    async def delete(self, space: str, key: str) -> None:
+        """Nothing happens if there is none."""
+
+    async def list(self, space: str, after: str = "", limit: int = 1000) -> Sequence[Record]:
+        """By key (code points), those after *after*."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -730,6 +763,8 @@ class Engine(Protocol):
     def leases(self) -> Leases | None: ...
     @property
     def allowances(self) -> Allowances | None: ...
+
+    def records(self) -> Records | None: ...
     @property
     def members(self) -> Members | None: ...
     @property

@@ -1,0 +1,1 @@
+"""Mail that leaves: from the outbound queue to other servers."""

@@ -1,0 +1,1 @@
+"""Signatures over messages: DKIM and ARC, made and checked."""
