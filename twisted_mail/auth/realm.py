@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from twisted.cred.checkers import ICredentialsChecker
@@ -19,7 +20,7 @@ from twisted_mail.services import Identity
 from twisted_mail.storage.interfaces import AccountRecord, Directory
 from twisted_mail.values import canonical_address, canonical_domain
 
-__all__ = ["DirectoryChecker", "FirstOf", "IIdentity", "MailRealm", "Names"]
+__all__ = ["Checked", "DirectoryChecker", "FirstOf", "IIdentity", "MailRealm", "Names"]
 
 
 class IIdentity(Interface):
@@ -47,9 +48,16 @@ class Names:
             return False
 
 
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """An avatar id that carries what its checker has read, so that the realm need not read it again."""
+
+    record: AccountRecord
+
+
 @implementer(ICredentialsChecker)
 class DirectoryChecker:
-    """Checks passwords against the directory; the avatar id is the account's address."""
+    """Checks passwords against the directory; the avatar id is a `Checked`."""
 
     credentialInterfaces = (IUsernamePassword,)
     _log = Logger()
@@ -59,11 +67,14 @@ class DirectoryChecker:
         self._verifier = verifier
         self._names = names
 
-    def requestAvatarId(self, credentials: Any) -> Deferred[bytes | tuple[()]]:
-        """For credentials with octets ``username`` and ``password``. Fails with: UnauthorizedLogin, StorageError, TooBusy."""
+    def requestAvatarId(self, credentials: Any) -> Deferred[Any]:
+        """A `Checked` (Any: the interface speaks of octets only) for credentials with octets ``username`` and ``password``.
+
+        Fails with: UnauthorizedLogin, StorageError, TooBusy.
+        """
         return Deferred.fromCoroutine(self._check(credentials.username, credentials.password))
 
-    async def _check(self, username: bytes, password: bytes) -> bytes | tuple[()]:
+    async def _check(self, username: bytes, password: bytes) -> Checked:
         record: AccountRecord | None = None
         try:
             record = await self._directory.account_by_address(self._names.canonical(username.decode()))
@@ -76,7 +87,7 @@ class DirectoryChecker:
             raise UnauthorizedLogin
         if verdict.renew:
             await self._renew(record, password.decode())
-        return record.address.encode()
+        return Checked(record)
 
     async def _renew(self, record: AccountRecord, password: str) -> None:
         """Hash anew with today's parameters. What fails here is no reason to refuse a login."""
@@ -139,16 +150,20 @@ class MailRealm:
     def requestAvatar(
         self, avatarId: Any, mind: Any, *interfaces: Any
     ) -> Deferred[tuple[type[Interface], object, Callable[[], None]]]:
-        """*avatarId*: a login name, as octets or text. Fails with LoginDenied where no account of that name may be used."""
+        """*avatarId*: a `Checked`, or a login name as octets or text (other checkers give that). Fails with LoginDenied
+        where no account of that name may be used."""
         if IIdentity not in interfaces:
             raise NotImplementedError("only IIdentity")
-        name = avatarId.decode("utf-8", "replace") if isinstance(avatarId, bytes) else str(avatarId)
-        return Deferred.fromCoroutine(self._avatar(name))
+        return Deferred.fromCoroutine(self._avatar(avatarId))
 
-    async def _avatar(self, name: str) -> tuple[type[Interface], object, Callable[[], None]]:
-        return IIdentity, await self.identity(name), lambda: None
+    async def _avatar(self, id: Any) -> tuple[type[Interface], object, Callable[[], None]]:
+        if isinstance(id, Checked):
+            record = id.record
+        else:
+            record = await self._find(id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id))
+        return IIdentity, await self.identity(record), lambda: None
 
-    async def identity(self, name: str) -> Identity:
+    async def _find(self, name: str) -> AccountRecord:
         """Raises: LoginDenied, StorageError."""
         try:
             record = await self._directory.account_by_address(self._names.canonical(name))
@@ -157,7 +172,13 @@ class MailRealm:
         if record is None:
             self._log.warn("a checker knows {login}, but there is no such account here", login=ascii(name))
             raise LoginDenied
+        return record
+
+    async def identity(self, record: AccountRecord) -> Identity:
+        """Who the account of *record* is, if it may be used. Raises: LoginDenied, StorageError."""
+        if not record.enabled:
+            raise LoginDenied
         domain = await self._directory.domain(record.address.rpartition("@")[2])
-        if not record.enabled or domain is None or not domain.enabled:
+        if domain is None or not domain.enabled:
             raise LoginDenied
         return Identity(record.id, record.address, record.quota_bytes)

@@ -32,7 +32,7 @@ from twisted_mail.auth.sasl import LoginExchange, PlainExchange
 from twisted_mail.auth.scram import ScramExchange
 from twisted_mail.auth.throttle import Throttle, plain_address
 from twisted_mail.services import AuthenticationFailed, Exchange, Identity, Peer, UnknownMechanism
-from twisted_mail.storage.interfaces import Cache, Directory, NotFound, StorageError
+from twisted_mail.storage.interfaces import AccountRecord, Cache, Directory, NotFound, StorageError
 from twisted_mail.values import AccountId, canonical_address
 
 __all__ = ["LOCAL_NETWORKS", "AuthenticationService", "load_secret", "set_password"]
@@ -226,7 +226,8 @@ class AuthenticationService:
 
     # --- SCRAM
 
-    async def _keys(self, user: str, peer: Peer) -> ScramKeys:
+    async def _keys(self, user: str, peer: Peer) -> tuple[ScramKeys, AccountRecord | None]:
+        """The keys that *user* has to know, and whose they are; None: nobody's, and no proof fits them."""
         login = self._canonical(user)
         await self._admit(login, peer)
         try:
@@ -234,7 +235,7 @@ class AuthenticationService:
         except StorageError:
             raise self._unavailable(login, peer) from None
         found = stored_scram(record.credentials) if record is not None else None
-        return found or self._keys_of_nobody(login)
+        return (found, record) if found is not None else (self._keys_of_nobody(login), None)
 
     def _keys_of_nobody(self, login: str) -> ScramKeys:
         """What a user who does not exist would have; no proof fits it."""
@@ -242,10 +243,13 @@ class AuthenticationService:
         salt = hmac.digest(self._secret, b"salt\0" + name, "sha256")[:16]
         return ScramKeys(self._verifier.parameters.scram_iterations, salt, os.urandom(32), os.urandom(32))
 
-    async def _proved(self, user: str, peer: Peer) -> Identity:
+    async def _proved(self, user: str, record: AccountRecord | None, peer: Peer) -> Identity:
+        """*record*: whose keys it was that *user* has proved to know."""
         login = self._canonical(user)
         try:
-            identity = await self._realm.identity(user)
+            if record is None:
+                raise LoginDenied
+            identity = await self._realm.identity(record)
         except LoginDenied:
             raise await self._failed(login, peer, denied=True) from None
         except StorageError:
@@ -290,6 +294,8 @@ class _Users:
     def __init__(self, service: AuthenticationService, peer: Peer) -> None:
         self._service = service
         self._peer = peer
+        self._record: AccountRecord | None = None
+        """Whose keys were given out last: what was read for them need not be read again once they are proved."""
 
     def same(self, one: str, other: str) -> bool:
         return self._service._names.same(one, other)
@@ -298,10 +304,11 @@ class _Users:
         return await self._service.login(user, password, self._peer)
 
     async def keys(self, user: str) -> ScramKeys:
-        return await self._service._keys(user, self._peer)
+        keys, self._record = await self._service._keys(user, self._peer)
+        return keys
 
     async def proved(self, user: str) -> Identity:
-        return await self._service._proved(user, self._peer)
+        return await self._service._proved(user, self._record, self._peer)
 
     async def disproved(self, user: str) -> AuthenticationFailed:
         return await self._service._failed(self._service._canonical(user), self._peer)
