@@ -17,6 +17,7 @@ __all__ = [
     "Login",
     "Octets",
     "Parcel",
+    "PolicyNote",
     "Protection",
     "Result",
     "Route",
@@ -24,6 +25,7 @@ __all__ = [
     "Sending",
     "Source",
     "Stage",
+    "TLSFailure",
     "TLSMode",
     "Verdict",
 ]
@@ -47,6 +49,8 @@ class Host:
     preference: int = 0
     secure: bool = False
     """Its address records were validated by DNSSEC (RFC 7672 section 2.2)."""
+    alias: str = ""
+    """What its name led to, where it is a CNAME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +111,39 @@ class TLSMode(enum.Enum):
     """TLS with a certificate that the TLSA records name (RFC 7672)."""
 
 
+class TLSFailure(enum.Enum):
+    """What a session broke on, in the words of RFC 8460 section 4.3."""
+
+    STARTTLS_NOT_SUPPORTED = "starttls-not-supported"
+    CERTIFICATE_HOST_MISMATCH = "certificate-host-mismatch"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_NOT_TRUSTED = "certificate-not-trusted"
+    VALIDATION_FAILURE = "validation-failure"
+    """Anything else: no common version, a broken handshake, no TLSA record that matches."""
+    TLSA_INVALID = "tlsa-invalid"
+    DNSSEC_INVALID = "dnssec-invalid"
+    DANE_REQUIRED = "dane-required"
+    STS_POLICY_FETCH_ERROR = "sts-policy-fetch-error"
+    STS_POLICY_INVALID = "sts-policy-invalid"
+    STS_WEBPKI_INVALID = "sts-webpki-invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyNote:
+    """A published policy as TLS reports name it (RFC 8460 section 4.4)."""
+
+    kind: str
+    """``tlsa``, ``sts`` or ``no-policy-found``."""
+    domain: str
+    """Whose policy it is: the recipients' domain for MTA-STS and for none, the TLSA base domain for DANE."""
+    strings: tuple[str, ...] = ()
+    """The policy's lines, or its TLSA records."""
+    mx: tuple[str, ...] = ()
+    """The patterns of an MTA-STS policy."""
+    recipients: str = ""
+    """The recipients' domain, whose ``_smtp._tls`` record says where the report goes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Protection:
     """What is asked of a connection to one host, and why; made by `tls_policy`."""
@@ -120,6 +157,11 @@ class Protection:
     """`dns.values.TLSA` records, for DANE."""
     requiretls: bool = False
     """The server must offer REQUIRETLS too (RFC 8689 section 4.2.1)."""
+    testing: bool = False
+    """An MTA-STS policy in testing mode: the certificate should be of one of `names`, what is wrong with it is only reported
+    (RFC 8461 section 5)."""
+    policy: PolicyNote | None = None
+    """What the outcome is counted by; None: it is not (a smart host)."""
 
 
 # --- from where
