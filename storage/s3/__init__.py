@@ -10,19 +10,22 @@ from __future__ import annotations
 from twisted_mail.storage.interfaces import Engine, EngineContext, StorageError
 from twisted_mail.storage.s3.blobs import S3Blobs
 from twisted_mail.storage.s3.calls import Calls
+from twisted_mail.storage.s3.objects import S3Objects
 from twisted_mail.storage.s3.options import Settings, parse
 
-__all__ = ["S3Blobs", "S3Engine", "Settings", "engine"]
+__all__ = ["S3Blobs", "S3Engine", "S3Objects", "Settings", "engine"]
 
 
 class S3Engine:
-    """Has blobs only. Implements `Engine`."""
+    """Has blobs, and objects beside them. Implements `Engine` and `KeepsObjects`."""
 
-    account_log = messages = lists = references = directory = queue = bus = cache = leases = allowances = members = search = None
+    account_log = messages = lists = references = directory = queue = bus = cache = None
+    leases = allowances = records = members = search = None
 
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self.blobs = S3Blobs(calls)
+        self.objects = S3Objects(calls, self.blobs.names_below, self.blobs.delete_names)
 
     async def start(self) -> None:
         try:

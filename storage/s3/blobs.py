@@ -14,7 +14,7 @@ from twisted_mail.storage.interfaces import AlreadyExists, BlobWriter, NotFound,
 from twisted_mail.storage.s3.calls import Calls
 from twisted_mail.storage.s3.faults import Forbidden, NoBucket, told
 from twisted_mail.storage.s3.reading import Reader
-from twisted_mail.storage.s3.rewrapping import rewrap
+from twisted_mail.storage.s3.rewrapping import Found, Rewrapped, rewrap_all
 from twisted_mail.storage.s3.threads import Task
 from twisted_mail.storage.s3.writing import INCOMING, Writer
 from twisted_mail.values import BlobRef
@@ -117,9 +117,10 @@ class S3Blobs:
     async def delete_many(self, refs: Sequence[BlobRef]) -> None:
         """As `delete`, with one request for a thousand. Raises: Unavailable (some may be left)."""
         for at in range(0, len(refs), DELETED_AT_ONCE):
-            await self._delete_names([self.name_of(ref) for ref in refs[at : at + DELETED_AT_ONCE]])
+            await self.delete_names([self.name_of(ref) for ref in refs[at : at + DELETED_AT_ONCE]])
 
-    async def _delete_names(self, names: Sequence[str]) -> None:
+    async def delete_names(self, names: Sequence[str]) -> None:
+        """Delete at most `DELETED_AT_ONCE` objects by their whole names. Raises: Unavailable (some may be left)."""
         wanted = {"Quiet": True, "Objects": [{"Key": name} for name in names]}
         answer = await self._calls.run(
             lambda client: client.delete_objects(Bucket=self._settings.bucket, Delete=wanted)
@@ -129,14 +130,19 @@ class S3Blobs:
             raise Unavailable(f"{len(answer['Errors'])} objects were not deleted: {first.get('Code', 'no reason')}")
 
     async def iterate(self) -> AsyncIterator[BlobRef]:
-        async for name, _ in self._objects(self._settings.prefix):
+        async for name, _ in self.names_below(self._settings.prefix):
             ref = self.ref_of(name)
             if ref is not None:
                 yield ref
 
-    async def _objects(self, prefix: str) -> AsyncIterator[tuple[str, float]]:
+    async def names_below(self, prefix: str) -> AsyncIterator[tuple[str, float]]:
         """Name and time of change (seconds since 1970) of every object whose name begins with *prefix*."""
-        more: dict[str, str] = {}
+        async for item in self._listed(prefix):
+            yield item["Key"], item["LastModified"].timestamp()
+
+    async def _listed(self, prefix: str, after: str = "") -> AsyncIterator[Any]:
+        """What the driver says (hence Any) of every object whose name begins with *prefix* and stands behind *after*."""
+        more: dict[str, str] = {"StartAfter": after} if after else {}
         while True:
 
             def work(client: Any, more: dict[str, str] = more) -> Any:
@@ -146,7 +152,7 @@ class S3Blobs:
 
             page = await self._calls.run(work)
             for item in page.get("Contents", ()):
-                yield item["Key"], item["LastModified"].timestamp()
+                yield item
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -183,9 +189,9 @@ class S3Blobs:
         oldest = self._wall() - older_than
         prefix = self._settings.prefix + INCOMING
         removed = await self._abort_uploads(prefix, oldest)
-        old = [name async for name, changed in self._objects(prefix) if changed < oldest]
+        old = [name async for name, changed in self.names_below(prefix) if changed < oldest]
         for at in range(0, len(old), DELETED_AT_ONCE):
-            await self._delete_names(old[at : at + DELETED_AT_ONCE])
+            await self.delete_names(old[at : at + DELETED_AT_ONCE])
         removed += len(old)
         if removed:
             self._log.info("removed {count} objects that interrupted writes have left", count=removed)
@@ -219,16 +225,42 @@ class S3Blobs:
                 return removed
             more = {"KeyMarker": page["NextKeyMarker"], "UploadIdMarker": page["NextUploadIdMarker"]}
 
-    async def rewrap(self) -> int:
-        """Bring the header of every encrypted object under the first master key; how many were changed.
+    @property
+    def key_ids(self) -> Sequence[str]:
+        """What `rewrap` calls the master keys, the first one first; none where encryption is off."""
+        return () if self._keyring is None else self._keyring.ids
 
-        Only then may an old key be forgotten. Can be cut off and begun again, and run while mail comes and goes.
-        Raises: StorageError.
+    async def rewrap(
+        self,
+        *,
+        change: bool = True,
+        after: str = "",
+        progress: Callable[[Rewrapped], None] = lambda report: None,
+    ) -> Rewrapped:
+        """Bring the header of every encrypted object under the first master key; or only count, without *change*.
+
+        Only when none is left under an old key, and no process is left that writes under it, may that be forgotten.
+        Objects come in the order of their hashes; *after*: only those behind that hash. Can be cut off and begun again,
+        and run while mail comes and goes. Raises: StorageError (encryption
+        is off, among others).
         """
         if self._keyring is None:
-            return 0
-        changed = 0
-        async for ref in self.iterate():
-            if await rewrap(self._calls, self._reader, self._keyring, ref, self.name_of(ref)):
-                changed += 1
-        return changed
+            raise StorageError("encryption is off: there are no keys")
+        report = Rewrapped(reached=after)
+        await rewrap_all(
+            self._calls,
+            self._reader,
+            self._keyring,
+            self._found(after),
+            change=change,
+            report=report,
+            progress=progress,
+        )
+        return report
+
+    async def _found(self, after: str) -> AsyncIterator[Found]:
+        start = f"{self._settings.prefix}{after[:2]}/{after[2:4]}/{after}~" if after else ""  # "~": behind all its names
+        async for item in self._listed(self._settings.prefix, start):
+            ref = self.ref_of(item["Key"])
+            if ref is not None:
+                yield Found(ref, item["Key"], int(item["Size"]))

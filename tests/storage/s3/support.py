@@ -51,7 +51,7 @@ class S3Case(EngineCase):
 
     async def _away(self, engine: S3Engine) -> None:
         try:
-            await engine.blobs._delete_names(await self.names(engine.blobs) or ["none"])
+            await engine.blobs.delete_names(await self.names(engine.blobs) or ["none"])
         finally:
             await engine.stop()
 
@@ -67,7 +67,7 @@ class S3Case(EngineCase):
     async def names(self, blobs: S3Blobs) -> list[str]:
         """Of every object under this test's prefix, without it."""
         prefix = blobs._settings.prefix
-        return [name async for name, _ in blobs._objects(prefix)]
+        return [name async for name, _ in blobs.names_below(prefix)]
 
     async def uploads(self, blobs: S3Blobs) -> list[str]:
         """Names of the uploads in parts that are under way under this test's prefix."""
