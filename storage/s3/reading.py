@@ -182,20 +182,19 @@ class Reader:
                 try:
                     piece = await self._span(name, first, end, until)
                     if piece.total == (sealed_size(ref.size) if encrypted else ref.size):
-                        break
-                except RangeRefused:
-                    pass
+                        cipher = await self._cipher(name, piece, first, until) if encrypted else None
+                        octets = piece.data[HEADER:] if encrypted and first == 0 else piece.data
+                        return _Block(octets, start, stop, ref.size, cipher)
+                except (RangeRefused, PreconditionFailed):
+                    pass  # another object than was thought, or it got a new header between two requests
                 encrypted = await self.encrypted(ref, name)
                 if self._calls.reactor.seconds() >= until:
                     raise Unavailable("the object store's answers do not fit together")
-            if not encrypted:
-                return _Block(piece.data, start, stop, ref.size, None)
-            cipher = await self._cipher(name, piece, first, until)
         except NotFound:
             raise NotFound(f"no blob {ref.hash}") from None
-        return _Block(piece.data[HEADER:] if first == 0 else piece.data, start, stop, ref.size, cipher)
 
     async def _cipher(self, name: str, piece: Piece, first: int, until: float) -> AESGCM:
+        """Raises: PreconditionFailed (the object was replaced meanwhile), Corrupt, Unavailable."""
         if self._keyring is None:
             raise Unavailable("an object is encrypted, and this server has no key: the option encryption is off")
         known = self._ciphers.get((name, piece.etag))
@@ -204,10 +203,7 @@ class Reader:
             return known
         header = piece.data[:HEADER]
         if first > 0:
-            try:
-                header = (await self._span(name, 0, HEADER, until, piece.etag)).data
-            except PreconditionFailed as error:
-                raise Unavailable("the object was replaced while it was read") from error
+            header = (await self._span(name, 0, HEADER, until, piece.etag)).data
         try:
             cipher = self._keyring.open_header(header)
         except KeyUnknown as error:

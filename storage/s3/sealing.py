@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from twisted_mail.storage.interfaces import Corrupt, StorageError
 
-__all__ = ["FRAME", "HEADER", "SEALED_FRAME", "Keyring", "KeyUnknown", "frames", "seal", "sealed_size", "unseal"]
+__all__ = ["FRAME", "HEADER", "SEALED_FRAME", "Keyring", "KeyUnknown", "frames", "key_named_in", "seal", "sealed_size", "unseal"]
 
 FRAME: Final = 65_536
 TAG: Final = 16
@@ -50,6 +50,13 @@ def sealed_size(size: int) -> int:
     return HEADER + size + TAG * frames(size)
 
 
+def key_named_in(header: bytes) -> bytes:
+    """The id of the master key that wrapped *header*, whether it is known or not. Raises: Corrupt."""
+    if len(header) != HEADER or not header.startswith(MAGIC):
+        raise Corrupt("an encrypted object does not begin with its header")
+    return header[len(MAGIC) : len(MAGIC) + ID]
+
+
 class Keyring:
     """The master keys: the first wraps the keys of new objects, all of them unwrap."""
 
@@ -61,6 +68,9 @@ class Keyring:
 
     def __repr__(self) -> str:
         return f"<Keyring {', '.join(self.ids)}>"
+
+    def __contains__(self, id: bytes) -> bool:
+        return id in self._keys
 
     @property
     def ids(self) -> list[str]:
@@ -92,9 +102,7 @@ class Keyring:
 
     def id_of(self, header: bytes) -> bytes:
         """Which key wrapped *header*. Raises: Corrupt, KeyUnknown."""
-        if len(header) != HEADER or not header.startswith(MAGIC):
-            raise Corrupt("an encrypted object does not begin with its header")
-        id = header[len(MAGIC) : len(MAGIC) + ID]
+        id = key_named_in(header)
         if id not in self._keys:
             raise KeyUnknown(f"an object is encrypted under the key {id.hex()}; given are {', '.join(self.ids)}")
         return id

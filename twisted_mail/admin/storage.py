@@ -20,6 +20,7 @@ from twisted_mail.admin.opening import Store, opened
 from twisted_mail.admin.output import size_text
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.admin.progress import Bar
+from twisted_mail.admin.rewrapping import rewrap
 from twisted_mail.admin.running import run
 from twisted_mail.storage.interfaces import AccountRecord, AlreadyExists, StorageError
 from twisted_mail.tap.configuration import load
@@ -60,6 +61,9 @@ async def check(store: Store) -> None:
         text = "\n".join(f"{each['engine']}: {each['finding']}" for each in findings)
         raise Problem(Status.FAILED, "findings", text, findings=findings)
     out.done("nothing to complain of", findings=[])
+
+
+storage.add_command(rewrap)
 
 
 def _name(engine: object) -> str:

@@ -39,7 +39,7 @@ def test_what_was_sealed_opens_and_has_the_size_that_was_foretold(size: int) -> 
     sealed = b"".join(seal(cipher, 0, content, True))
     assert len(header) == HEADER
     assert len(header) + len(sealed) == sealed_size(size)
-    assert content == b"" or content[:200] not in sealed
+    assert len(content) < 200 or content[:200] not in sealed
     assert opened(keyring.open_header(header), sealed, size) == content
 
 
