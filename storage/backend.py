@@ -20,6 +20,7 @@ from twisted_mail.storage.interfaces import (
     Members,
     Messages,
     Queue,
+    Records,
     References,
     SearchShards,
 )
@@ -49,6 +50,7 @@ class Backend:
     cache: Cache
     leases: Leases
     allowances: Allowances
+    records: Records
     members: Members
     search: SearchShards | None
     queue_bodies: Blobs | None
@@ -110,6 +112,7 @@ def compose(metadata: Engine, **roles: Engine) -> Backend:
         "directory": metadata.directory,
         "leases": metadata.leases,
         "allowances": metadata.allowances,
+        "records": metadata.records,
         "blobs": chosen("blobs", metadata).blobs,
         "queue": chosen("queue", messaging).queue,
         "bus": chosen("bus", messaging).bus,

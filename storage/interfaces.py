@@ -630,10 +630,16 @@ class Allowances(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A value of a space."""
+    """A value of a space. Raises: ValueError for what no engine takes."""
 
     key: str
     value: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.value) > 64 * 1024:
+            raise ValueError(f"a record of {len(self.value)} octets")
+        if not 0 < len(self.key.encode()) <= 512:
+            raise ValueError("the key of a record has 1 to 512 octets")
 
 
 class Records(Protocol):
@@ -763,7 +769,7 @@ class Engine(Protocol):
     def leases(self) -> Leases | None: ...
     @property
     def allowances(self) -> Allowances | None: ...
-
+    @property
     def records(self) -> Records | None: ...
     @property
     def members(self) -> Members | None: ...

@@ -14,6 +14,7 @@ from twisted_mail.storage.cql.lists import CQLLists
 from twisted_mail.storage.cql.log import CQLAccountLog
 from twisted_mail.storage.cql.messages import CQLMessages
 from twisted_mail.storage.cql.options import Options, parse_url
+from twisted_mail.storage.cql.records import CQLRecords
 from twisted_mail.storage.cql.references import CQLReferences
 from twisted_mail.storage.cql.schema import check, migrate
 from twisted_mail.storage.cql.session import ClusterSession
@@ -24,7 +25,7 @@ __all__ = ["CQLEngine", "check", "engine", "migrate"]
 
 
 class CQLEngine:
-    """Has the stores of metadata: logs, messages, lists, references, directory, leases, allowances. Implements `Engine`."""
+    """Has the stores of metadata, and no others. Implements `Engine`."""
 
     blobs = None
     queue = None
@@ -49,6 +50,7 @@ class CQLEngine:
         self.directory = CQLDirectory(self.session, reactor, stale_reads=options.stale_reads)
         self.leases = CQLLeases(self.session, reactor)
         self.allowances = CQLAllowances(self.session, reactor)
+        self.records = CQLRecords(self.session)
 
     async def start(self) -> None:
         """Connect, make the keyspace and its tables where they are missing. Raises: StorageError."""

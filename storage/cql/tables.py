@@ -100,6 +100,13 @@ TABLES: Final[Mapping[str, str]] = {
         WITH compaction = {{'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS',
             'compaction_window_size': 7}}
         AND {_SMALL_ROWS} AND {_CACHING} AND default_time_to_live = {ALLOWANCE_SECONDS} AND gc_grace_seconds = {DAY}""",
+    # Small values, a partition for each space, most with a TTL of their own.  Rows are overwritten and run out: leveled.
+    # One that was deleted must not come back (an address that may be written to again): gc_grace of ten days.
+    "record": f"""
+        CREATE TABLE IF NOT EXISTS record (
+            space text, key text, value blob,
+            PRIMARY KEY ((space), key))
+        WITH {_LEVELED} AND {_SMALL_ROWS} AND {_CACHING} AND gc_grace_seconds = {10 * DAY}""",
     # --- blobs.  In all three a deleted row that comes back errs on the safe side (something is kept, or looked at
     # again), so that one day of gc_grace is enough, and scans meet few tombstones.
     # A reference: 16 partitions for each content, since one attachment may have millions of holders.

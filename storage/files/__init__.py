@@ -17,7 +17,8 @@ __all__ = ["FileBlobs", "FileEngine", "engine"]
 class FileEngine:
     """Has blobs only. Implements `Engine`."""
 
-    account_log = messages = lists = references = directory = queue = bus = cache = leases = allowances = members = search = None
+    account_log = messages = lists = references = directory = queue = bus = cache = None
+    leases = allowances = records = members = search = None
 
     def __init__(self, blobs: FileBlobs) -> None:
         self.blobs = blobs

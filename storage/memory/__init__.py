@@ -11,6 +11,7 @@ from twisted_mail.storage.memory.directory import MemoryDirectory
 from twisted_mail.storage.memory.log import MemoryAccountLog
 from twisted_mail.storage.memory.messages import MemoryLists, MemoryMessages
 from twisted_mail.storage.memory.queue import MemoryQueue
+from twisted_mail.storage.memory.records import MemoryRecords
 from twisted_mail.storage.memory.references import MemoryReferences
 from twisted_mail.storage.memory.search import MemorySearchShards
 from twisted_mail.storage.memory.small import MemoryAllowances, MemoryBus, MemoryCache, MemoryLeases, MemoryMembers
@@ -28,6 +29,7 @@ __all__ = [
     "MemoryMembers",
     "MemoryMessages",
     "MemoryQueue",
+    "MemoryRecords",
     "MemoryReferences",
     "MemorySearchShards",
     "engine",
@@ -50,6 +52,7 @@ class MemoryEngine:
         self.cache = MemoryCache(clock)
         self.leases = MemoryLeases(clock)
         self.allowances = MemoryAllowances()
+        self.records = MemoryRecords(clock)
         self.members = MemoryMembers()
         self.search = MemorySearchShards()
 

@@ -72,11 +72,18 @@ class MemoryQueue:
         del self._places[place.item.id]
         return True
 
-    async def retry(self, token: str, delay: float, last_reply: str) -> bool:
+    async def retry(
+        self, token: str, delay: float, last_reply: str, *, envelope: bytes | None = None, attempted: bool = True
+    ) -> bool:
         place = self._held_by(token)
         if place is None:
             return False
-        place.item = replace(place.item, last_reply=last_reply)
+        place.item = replace(
+            place.item,
+            last_reply=last_reply,
+            envelope=place.item.envelope if envelope is None else envelope,
+            attempts=place.item.attempts - (not attempted),
+        )
         place.token, place.due = None, self._clock.seconds() + delay
         return True
 

@@ -38,6 +38,7 @@ class NATSEngine:
     directory = None
     leases = None
     allowances = None
+    records = None
     search = None
 
     def __init__(self, settings: Settings, context: EngineContext, *, wall: Callable[[], float] = time.time) -> None:

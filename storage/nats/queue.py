@@ -304,15 +304,24 @@ class NATSQueue:
         self._counts[lease.place.use].items -= done
         return done
 
-    async def retry(self, token: str, delay: float, last_reply: str) -> bool:
+    async def retry(
+        self, token: str, delay: float, last_reply: str, *, envelope: bytes | None = None, attempted: bool = True
+    ) -> bool:
         lease = self._leases.of(token)
-        return lease is not None and await self._link.run(self._retry(lease, delay, last_reply))
+        if lease is None:
+            return False
+        changes: dict[str, object] = {"last_reply": last_reply}
+        if envelope is not None:
+            changes["envelope"] = envelope
+        if not attempted:
+            changes["attempts"] = lease.entry.item.attempts - 1
+        return await self._link.run(self._retry(lease, delay, changes))
 
-    async def _retry(self, lease: Lease, delay: float, last_reply: str) -> bool:
+    async def _retry(self, lease: Lease, delay: float, changes: dict[str, object]) -> bool:
         due = self._link.now() + max(0.0, delay)
-        entry = lease.entry.with_item(due, last_reply=last_reply)
-        most = self._link.settings.attempts
-        state = HELD if most and entry.item.attempts % most == 0 else WAIT
+        entry = lease.entry.with_item(due, **changes)
+        most, before = self._link.settings.attempts, lease.entry.item.attempts - 1
+        state = HELD if most and entry.item.attempts % most == 0 and entry.item.attempts > before else WAIT
         moved = await self.streams.move(
             lease.place, lease.place.moved(state), entry.encode(), lease.delivery.sequence, due
         )

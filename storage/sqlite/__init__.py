@@ -21,6 +21,7 @@ from twisted_mail.storage.sqlite.log import SQLiteAccountLog
 from twisted_mail.storage.sqlite.members import SharedMembers
 from twisted_mail.storage.sqlite.messages import SQLiteMessages
 from twisted_mail.storage.sqlite.queue import SQLiteQueue
+from twisted_mail.storage.sqlite.records import SQLiteRecords
 from twisted_mail.storage.sqlite.references import SQLiteReferences
 from twisted_mail.storage.sqlite.roster import Roster
 from twisted_mail.storage.sqlite.small import SharedBus, SharedCache, SQLiteAllowances, SQLiteLeases
@@ -63,6 +64,7 @@ class SQLiteEngine:
         self.queue = SQLiteQueue(self.writers, self._readers)
         self.leases = SQLiteLeases(self.writers)
         self.allowances = SQLiteAllowances(self.writers, self._readers)
+        self.records = SQLiteRecords(self.writers, self._readers)
         self.bus = SharedBus(local_bus, self.writers.tell_others)
         self.cache = SharedCache(local_cache, self.writers.count)
         self.members = SharedMembers(Roster(place.members), reactor, patience=patience)

@@ -56,9 +56,13 @@ def ack(tx: Transaction, token: str) -> bool:
 
 
 @operation("queue.retry")
-def retry(tx: Transaction, token: str, delay: float, last_reply: str) -> bool:
+def retry(
+    tx: Transaction, token: str, delay: float, last_reply: str, envelope: bytes | None, attempted: bool
+) -> bool:
     done = tx.db.execute(
-        "UPDATE queue SET due = ?, last_reply = ?, token = NULL WHERE token = ?", (tx.now() + delay, last_reply, token)
+        "UPDATE queue SET due = ?, last_reply = ?, token = NULL, envelope = coalesce(?, envelope), "
+        "attempts = attempts - ? WHERE token = ?",
+        (tx.now() + delay, last_reply, envelope, 0 if attempted else 1, token),
     )
     return done.rowcount > 0
 
@@ -123,8 +127,10 @@ class SQLiteQueue:
     async def ack(self, token: str) -> bool:
         return bool(await self._writers.write("queue.ack", token))
 
-    async def retry(self, token: str, delay: float, last_reply: str) -> bool:
-        return bool(await self._writers.write("queue.retry", token, delay, last_reply))
+    async def retry(
+        self, token: str, delay: float, last_reply: str, *, envelope: bytes | None = None, attempted: bool = True
+    ) -> bool:
+        return bool(await self._writers.write("queue.retry", token, delay, last_reply, envelope, attempted))
 
     async def hold(self, item: DeliveryId) -> bool:
         return bool(await self._writers.write("queue.hold", item.octets))

@@ -117,6 +117,15 @@ MIGRATIONS: Final[Mapping[int, str]] = {
     CREATE INDEX blob_lost_by_name ON blob_lost (hash, generation, listed);
     ALTER TABLE queue ADD COLUMN body_generation INTEGER NOT NULL DEFAULT 0;
     """,
+    3: """
+    CREATE TABLE record (
+        space TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, expires REAL,
+        PRIMARY KEY (space, key)
+    ) WITHOUT ROWID;
+    CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
+    CREATE INDEX queue_domain ON queue (domain, id);
+    CREATE INDEX queue_sender ON queue (sender, id);
+    """,
 }
 VERSION: Final = max(MIGRATIONS)
 

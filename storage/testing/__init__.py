@@ -9,6 +9,7 @@ from twisted_mail.storage.testing.blobs import BlobsContract
 from twisted_mail.storage.testing.directory import DirectoryContract
 from twisted_mail.storage.testing.log import AccountLogContract
 from twisted_mail.storage.testing.messages import ListsContract, MessagesContract
+from twisted_mail.storage.testing.objects import ObjectsContract
 from twisted_mail.storage.testing.queue import QueueContract
 from twisted_mail.storage.testing.references import ReferencesContract
 from twisted_mail.storage.testing.small import (
@@ -17,6 +18,7 @@ from twisted_mail.storage.testing.small import (
     CacheContract,
     LeasesContract,
     MembersContract,
+    RecordsContract,
     SearchShardsContract,
 )
 
@@ -31,7 +33,9 @@ __all__ = [
     "ListsContract",
     "MembersContract",
     "MessagesContract",
+    "ObjectsContract",
     "QueueContract",
+    "RecordsContract",
     "ReferencesContract",
     "SearchShardsContract",
 ]

@@ -120,6 +120,31 @@ class QueueContract(Suite):
         [again] = await queue.lease("outbound", 1, 30)
         self.assertEqual((again.item.attempts, again.item.last_reply), (2, "451 4.3.0 später"))
 
+    async def test_what_is_given_back_may_have_another_envelope(self) -> None:
+        queue = await self.build()
+        await queue.put(self._item())
+        [leased] = await queue.lease("outbound", 1, 30)
+        self.assertTrue(await queue.retry(leased.token, 10, "451 4.7.1 greylisted", envelope=b"changed"))
+        await self.advance(11)
+        [again] = await queue.lease("outbound", 1, 30)
+        self.assertEqual(
+            again.item, replace(leased.item, attempts=2, envelope=b"changed", last_reply="451 4.7.1 greylisted")
+        )
+
+    async def test_what_was_put_off_without_being_tried_has_no_attempt_counted(self) -> None:
+        queue = await self.build()
+        await queue.put(self._item())
+        for _ in range(3):
+            [leased] = await queue.lease("outbound", 1, 30)
+            self.assertEqual(leased.item.attempts, 1)
+            self.assertTrue(await queue.retry(leased.token, 5, "over its limit", attempted=False))
+            await self.advance(6)
+        [leased] = await queue.lease("outbound", 1, 30)
+        self.assertTrue(await queue.retry(leased.token, 5, "451 4.0.0 no"))
+        await self.advance(6)
+        [leased] = await queue.lease("outbound", 1, 30)
+        self.assertEqual(leased.item.attempts, 2)
+
     async def test_a_held_item_is_not_leased_until_it_is_released(self) -> None:
         queue, item = await self.build(), self._item()
         await queue.put(item, delay=100)

@@ -9,6 +9,8 @@ from twisted_mail.storage.interfaces import (
     Leases,
     Member,
     Members,
+    Record,
+    Records,
     Refused,
     SearchDocument,
     SearchShards,
@@ -23,6 +25,7 @@ __all__ = [
     "CacheContract",
     "LeasesContract",
     "MembersContract",
+    "RecordsContract",
     "SearchShardsContract",
 ]
 
@@ -283,6 +286,64 @@ class MembersContract(Suite):
         await members.leave()
         self.assertEqual(list(await members.alive()), [])
         await fails(Unavailable, members.forward(account, b""))
+
+
+class RecordsContract(Suite):
+    """An engine is a `Records` if it passes."""
+
+    async def build(self) -> Records:
+        """A started, empty store whose clock `advance` moves; clean up by `addCleanup`."""
+        raise NotImplementedError
+
+    async def advance(self, seconds: float) -> None:
+        """Let *seconds* go by on the store's clock."""
+        raise NotImplementedError
+
+    async def test_a_record_stays_until_it_is_replaced_or_deleted(self) -> None:
+        records = await self.build()
+        self.assertIsNone(await records.get("a", "zoë"))
+        await records.put("a", "zoë", b"one")
+        await records.put("a", "zoë", bytes(range(256)) * 256)
+        self.assertEqual(await records.get("a", "zoë"), bytes(range(256)) * 256)
+        self.assertIsNone(await records.get("b", "zoë"))
+        await records.delete("b", "zoë")
+        await records.delete("a", "zoë")
+        await records.delete("a", "zoë")
+        self.assertIsNone(await records.get("a", "zoë"))
+
+    async def test_a_space_is_listed_by_key_in_pages(self) -> None:
+        records = await self.build()
+        for key in ("d", "a", "c", "b"):
+            await records.put("space", key, key.upper().encode())
+        await records.put("spacious", "e", b"")
+        self.assertEqual(
+            list(await records.list("space", limit=3)), [Record("a", b"A"), Record("b", b"B"), Record("c", b"C")]
+        )
+        self.assertEqual(list(await records.list("space", after="c")), [Record("d", b"D")])
+        self.assertEqual(list(await records.list("space", after="d")), [])
+        self.assertEqual(list(await records.list("nothing")), [])
+
+    async def test_what_ran_out_is_not_seen_and_what_is_put_again_lives_anew(self) -> None:
+        records = await self.build()
+        await records.put("s", "brief", b"1", ttl=30)
+        await records.put("s", "renewed", b"2", ttl=30)
+        await records.put("s", "kept", b"3", ttl=30)
+        await records.put("s", "kept", b"3")
+        await self.advance(20)
+        await records.put("s", "renewed", b"4", ttl=30)
+        self.assertEqual(await records.get("s", "brief"), b"1")
+        await self.advance(11)
+        self.assertIsNone(await records.get("s", "brief"))
+        self.assertEqual(list(await records.list("s")), [Record("kept", b"3"), Record("renewed", b"4")])
+        await records.put("s", "brief", b"5", ttl=30)
+        self.assertEqual(await records.get("s", "brief"), b"5")
+
+    async def test_what_is_too_large_is_refused(self) -> None:
+        records = await self.build()
+        await fails(ValueError, records.put("s", "k", bytes(64 * 1024 + 1)))
+        await fails(ValueError, records.put("s", "k" * 513, b""))
+        await fails(ValueError, records.put("s", "", b""))
+        self.assertEqual(list(await records.list("s")), [])
 
 
 class SearchShardsContract(Suite):

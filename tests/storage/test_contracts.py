@@ -23,6 +23,7 @@ from twisted_mail.storage.interfaces import (
     Members,
     Messages,
     Queue,
+    Records,
     References,
     SearchShards,
 )
@@ -38,6 +39,7 @@ from twisted_mail.storage.memory import (
     MemoryMembers,
     MemoryMessages,
     MemoryQueue,
+    MemoryRecords,
     MemoryReferences,
     MemorySearchShards,
 )
@@ -125,6 +127,11 @@ class MemoryAllowancesTests(testing.AllowancesContract, MemoryCase):
         return MemoryAllowances()
 
 
+class MemoryRecordsTests(MemoryCase, testing.RecordsContract):
+    async def build(self) -> Records:
+        return MemoryRecords(self.clock)
+
+
 class MemoryMembersTests(testing.MembersContract, MemoryCase):
     async def build(self) -> Members:
         return MemoryMembers()
@@ -184,6 +191,11 @@ class SQLiteLeasesTests(EngineCase, testing.LeasesContract):
 class SQLiteAllowancesTests(testing.AllowancesContract, EngineCase):
     async def build(self) -> Allowances:
         return (await self.sqlite()).allowances
+
+
+class SQLiteRecordsTests(EngineCase, testing.RecordsContract):
+    async def build(self) -> Records:
+        return (await self.sqlite()).records
 
 
 class SQLiteBusTests(EngineCase, testing.BusContract):
@@ -248,6 +260,11 @@ class LinkedLeasesTests(EngineCase, testing.LeasesContract):
 class LinkedAllowancesTests(testing.AllowancesContract, EngineCase):
     async def build(self) -> Allowances:
         return (await self.linked()).allowances
+
+
+class LinkedRecordsTests(EngineCase, testing.RecordsContract):
+    async def build(self) -> Records:
+        return (await self.linked()).records
 
 
 class LinkedMembersTests(testing.MembersContract, EngineCase):
