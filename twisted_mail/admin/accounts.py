@@ -10,6 +10,7 @@ from twisted_mail.account.entries import EntryError, decode_entry, describe_entr
 from twisted_mail.account.moving import move_home
 from twisted_mail.admin.checking import AccountCheck, worst
 from twisted_mail.admin.invocation import Group, on_store, the_invocation
+from twisted_mail.admin.links import link
 from twisted_mail.admin.opening import Store
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.storage.interfaces import LogEntry, Trimmed
@@ -22,6 +23,8 @@ __all__ = ["account"]
 def account() -> None:
     """The log of a user's account: look into it, check what is made from it, move it to another data centre."""
 
+
+account.add_command(link)
 
 def _facts(entry: LogEntry) -> dict[str, Any]:
     facts: dict[str, Any] = {"modseq": int(entry.modseq), "id": str(entry.id)}
