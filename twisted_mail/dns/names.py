@@ -1,0 +1,46 @@
+"""Domain names as questions need them: A-labels, lower case, within the limits of RFC 1035."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import idna
+
+__all__ = ["BadName", "a_labels", "is_host_name"]
+
+_NAME_OCTETS: Final = 253
+_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_HOST_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class BadName(ValueError):
+    """It cannot be the name of anything in the DNS."""
+
+
+def a_labels(name: str) -> str:
+    """*name* in lower case, U-labels turned into A-labels (RFC 5891, with the mapping of UTS 46), without a final dot.
+
+    Underscores are let through (RFC 8552). Raises BadName.
+    """
+    bare = name[:-1] if name.endswith((".", "\u3002")) else name
+    if not bare.isascii():
+        try:
+            bare = idna.encode(bare, uts46=True).decode("ascii")
+        except idna.IDNAError as error:
+            raise BadName(f"{name!r}: {error}") from error
+    bare = bare.lower()
+    if not bare or len(bare) > _NAME_OCTETS or not all(_LABEL.fullmatch(label) for label in bare.split(".")):
+        raise BadName(f"{name[:300]!r} is not a domain name")
+    return bare
+
+
+def is_host_name(name: str) -> bool:
+    """Whether *name* (A-labels, lower case) may name a host (RFC 1123 section 2.1): letters, digits, hyphens, and not an
+    IPv4 address in disguise, whose last label is digits only."""
+    labels = name.split(".")
+    return (
+        0 < len(name) <= _NAME_OCTETS
+        and all(_HOST_LABEL.fullmatch(label) for label in labels)
+        and not labels[-1].isdigit()
+    )

@@ -1,0 +1,174 @@
+"""Questions and replies over UDP and TCP, on a reactor that is handed in.
+
+Each UDP question has a socket of its own, connected, with a port that the system draws (RFC 5452 section 9.2): only octets
+from the server's address and port come in, and "port unreachable" is heard at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol, TypeVar
+
+from twisted.internet import error
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import ClientFactory, DatagramProtocol
+from twisted.internet.protocol import Protocol as StreamProtocol
+from twisted.python.failure import Failure
+
+from twisted_mail.dns.servers import NameServer
+
+__all__ = ["Network", "SuspiciousReplies", "Transport", "Unanswered"]
+
+R = TypeVar("R")
+
+_LIES: Final = 20
+"""So many wrong replies to one question are no accident (RFC 5452 section 9.1)."""
+
+
+class Unanswered(Exception):
+    """Nothing came in time, or nobody is there."""
+
+
+class SuspiciousReplies(Unanswered):
+    """Many replies came that answer something else: somebody guesses. TCP cannot be guessed into."""
+
+
+class Transport(Protocol):
+    """One question to one server. *judge* says what a reply means, or None to wait for another one."""
+
+    async def datagram(
+        self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float
+    ) -> R:
+        """Raises Unanswered, SuspiciousReplies."""
+
+    async def stream(self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float) -> R:
+        """Raises Unanswered."""
+
+
+class Network:
+    """The real thing."""
+
+    def __init__(self, reactor: Any) -> None:
+        """*reactor* provides IReactorTime, IReactorUDP and IReactorTCP."""
+        self._reactor = reactor
+
+    async def datagram(
+        self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float
+    ) -> R:
+        asking = _Datagram(server, question, judge)
+        interface = "::" if ":" in server.address else "0.0.0.0"
+        try:
+            port = self._reactor.listenUDP(0, asking, interface=interface)
+        except error.CannotListenError as trouble:
+            raise Unanswered(f"no local port: {trouble}") from trouble
+        try:
+            return await self._within(asking.answered, seconds, server)
+        finally:
+            port.stopListening()
+
+    async def stream(self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float) -> R:
+        factory = _StreamFactory(question, judge)
+        connector = self._reactor.connectTCP(server.address, server.port, factory, timeout=seconds)
+        try:
+            return await self._within(factory.answered, seconds, server)
+        finally:
+            connector.disconnect()
+
+    async def _within(self, answered: Deferred[R], seconds: float, server: NameServer) -> R:
+        def give_up() -> None:
+            if not answered.called:
+                answered.errback(Unanswered(f"{server} did not answer in {seconds:g} s"))
+
+        late = self._reactor.callLater(seconds, give_up)
+        try:
+            return await answered
+        finally:
+            if late.active():
+                late.cancel()
+
+
+class _Datagram(DatagramProtocol):
+    def __init__(self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None]) -> None:
+        self._server = server
+        self._question = question
+        self._judge: Callable[[bytes], Any] = judge
+        self._lies = 0
+        self.answered: Deferred[Any] = Deferred()
+
+    def startProtocol(self) -> None:
+        transport: Any = self.transport
+        try:
+            transport.connect(self._server.address, self._server.port)
+            transport.write(self._question)
+        except OSError as trouble:
+            self._fail(Unanswered(f"{self._server}: {trouble.strerror}"))
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        if self.answered.called:
+            return
+        meaning = self._judge(datagram)
+        if meaning is not None:
+            self.answered.callback(meaning)
+            return
+        self._lies += 1
+        if self._lies >= _LIES:
+            self._fail(SuspiciousReplies(f"{self._server}: {self._lies} replies to other questions"))
+
+    def connectionRefused(self) -> None:
+        self._fail(Unanswered(f"nobody answers at {self._server}"))
+
+    def _fail(self, why: Unanswered) -> None:
+        if not self.answered.called:
+            self.answered.errback(why)
+
+
+class _Stream(StreamProtocol):
+    """Two octets of length before each message (RFC 1035 section 4.2.2)."""
+
+    def __init__(self, factory: _StreamFactory) -> None:
+        self._factory = factory
+        self._buffer = bytearray()
+
+    def connectionMade(self) -> None:
+        question = self._factory.question
+        assert self.transport is not None
+        self.transport.write(len(question).to_bytes(2, "big") + question)
+
+    def dataReceived(self, data: bytes) -> None:
+        self._buffer += data
+        while len(self._buffer) >= 2:
+            size = int.from_bytes(self._buffer[:2], "big")
+            if len(self._buffer) < 2 + size:
+                return
+            message = bytes(self._buffer[2 : 2 + size])
+            del self._buffer[: 2 + size]
+            meaning = self._factory.judge(message)
+            assert self.transport is not None
+            if meaning is None:  # on a connection of its own, whose only question this is
+                self._factory.fail(Unanswered("a reply to another question"))
+            elif not self._factory.answered.called:
+                self._factory.answered.callback(meaning)
+            self.transport.loseConnection()
+            return
+
+    def connectionLost(self, reason: Failure | None = None) -> None:
+        self._factory.fail(Unanswered("the connection was closed without an answer"))
+
+
+class _StreamFactory(ClientFactory):
+    noisy = False
+
+    def __init__(self, question: bytes, judge: Callable[[bytes], R | None]) -> None:
+        self.question = question
+        self.judge: Callable[[bytes], Any] = judge
+        self.answered: Deferred[Any] = Deferred()
+
+    def buildProtocol(self, addr: Any) -> _Stream:
+        return _Stream(self)
+
+    def clientConnectionFailed(self, connector: Any, reason: Failure) -> None:
+        self.fail(Unanswered(reason.getErrorMessage()))
+
+    def fail(self, why: Unanswered) -> None:
+        if not self.answered.called:
+            self.answered.errback(why)
