@@ -25,7 +25,7 @@ from twisted_mail.delivery import (
     Ways,
 )
 from twisted_mail.delivery.failing import RetrySettings
-from twisted_mail.delivery.limits import TooSlow, within
+from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory

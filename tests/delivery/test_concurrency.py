@@ -8,7 +8,7 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 
 from tests.delivery.support import House, run
-from twisted_mail.delivery.limits import CONCURRENT
+from twisted_mail.queueing.limits import CONCURRENT
 
 
 class Slow:

@@ -9,7 +9,7 @@ import pytest
 from tests.delivery.queue_house import ANN, BOB, MESSAGE, Node, QueueHouse
 from tests.delivery.support import run
 from twisted_mail.delivery.items import NewerVersion, inbound_of
-from twisted_mail.delivery.spool import MEMORY_BYTES, SpoolFolder
+from twisted_mail.queueing.spool import MEMORY_BYTES, SpoolFolder
 from twisted_mail.services import MailRefused, Refusal
 from twisted_mail.storage.interfaces import Corrupt, ItemState, QueueItem
 from twisted_mail.values import DeliveryId

@@ -6,7 +6,7 @@ from twisted_mail.delivery.incoming import Ways
 from twisted_mail.delivery.intake import DeliverySettings, MailIntake
 from twisted_mail.delivery.outbound import OutboundMessage, OutboundQueue
 from twisted_mail.delivery.queueing import InboundQueue
-from twisted_mail.delivery.spool import SpoolFolder
+from twisted_mail.queueing.spool import SpoolFolder
 
 __all__ = [
     "Bodies",

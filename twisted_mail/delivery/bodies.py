@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from twisted_mail.delivery.items import Place
-from twisted_mail.delivery.limits import TooSlow, some_at_a_time, within
+from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
 from twisted_mail.storage.interfaces import Blobs, References, StorageError, Unavailable
 from twisted_mail.values import BlobRef, DeliveryId
 

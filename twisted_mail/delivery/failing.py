@@ -14,7 +14,7 @@ from typing import Final
 
 from twisted_mail.account.errors import OverQuota
 from twisted_mail.delivery.items import NewerVersion
-from twisted_mail.delivery.limits import TooSlow
+from twisted_mail.queueing.limits import TooSlow
 from twisted_mail.storage.interfaces import Corrupt, NotFound, QueueItem, StorageError
 
 __all__ = ["Again", "Failure", "Hold", "Kind", "RetrySettings", "crashes", "decide", "failure_of", "reply_text"]

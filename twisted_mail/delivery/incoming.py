@@ -13,12 +13,12 @@ from twisted.logger import Logger
 from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown, OverQuota
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, zone_at
-from twisted_mail.delivery.limits import TooSlow, some_at_a_time, within
 from twisted_mail.delivery.outbound import OutboundMessage
 from twisted_mail.delivery.placing import place
 from twisted_mail.delivery.queueing import InboundQueue, Waiting
-from twisted_mail.delivery.spool import Spool
 from twisted_mail.delivery.trace import HopCount, separator
+from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
+from twisted_mail.queueing.spool import Spool
 from twisted_mail.services import Accounts, MailRefused, MessageWriter, Outcome, PreparedMessage, Recipient, Refusal
 from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.values import AccountId, DeliveryId

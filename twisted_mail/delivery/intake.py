@@ -11,10 +11,10 @@ from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
 from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
-from twisted_mail.delivery.limits import TooSlow
 from twisted_mail.delivery.outbound import OutboundQueue
 from twisted_mail.delivery.resolution import Resolution, Resolver
 from twisted_mail.delivery.trace import received_field, return_path_field
+from twisted_mail.queueing.limits import TooSlow
 from twisted_mail.services import Envelope, Identity, Incoming, MailRefused, Recipient, Refusal
 from twisted_mail.storage.interfaces import AccountRecord, Directory, StorageError
 from twisted_mail.values import AccountId

@@ -14,8 +14,8 @@ from twisted.logger import Logger
 from twisted_mail.delivery.bodies import Bodies, Body
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, queue_item
-from twisted_mail.delivery.limits import TooSlow, some_at_a_time, within
-from twisted_mail.delivery.spool import Spool, SpoolFolder
+from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
+from twisted_mail.queueing.spool import Spool, SpoolFolder
 from twisted_mail.services import MailRefused, Refusal
 from twisted_mail.storage.interfaces import Queue, QueueItem, Refused, StorageError
 from twisted_mail.values import DeliveryId

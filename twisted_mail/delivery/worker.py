@@ -31,8 +31,8 @@ from twisted_mail.delivery.failing import (
     reply_text,
 )
 from twisted_mail.delivery.items import USE, Copy, Inbound, NewerVersion, inbound_of
-from twisted_mail.delivery.limits import TooSlow, within
 from twisted_mail.delivery.placing import place
+from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.services import Accounts
 from twisted_mail.storage.interfaces import Corrupt, Directory, LeasedItem, Queue, QueueItem, StorageError
 from twisted_mail.values import BlobRef

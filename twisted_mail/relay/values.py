@@ -259,6 +259,8 @@ class Verdict:
     about_connection: bool = False
     """It is about the server or its address, not about this message or recipient: another host of the route may be tried,
     and the destination's rate is to be lowered (no connection, 421, a 4xx or 5xx greeting, TLS that is required and missing)."""
+    dsn: bool = False
+    """The server offers DSN and was told what is wished: a report of success is its business now (RFC 3461 section 5.2.2)."""
     remote: bool = True
     """`reply` are the server's own words (Remote-MTA and Diagnostic-Code in a bounce)."""
 
