@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -76,6 +76,8 @@ write_request_timeout: 2000ms
 cas_contention_timeout: 1000ms
 read_request_timeout: 3000ms
 hinted_handoff_enabled: true
+disk_failure_policy: stop
+commit_failure_policy: stop
 auto_bootstrap: false
 phi_convict_threshold: 8
 """
@@ -85,24 +87,26 @@ class Node(Killable):
     """One Cassandra process."""
 
     def __init__(
-        self, folder: Path, cluster: str, address: str, seed: str, port: int, storage_port: int, datacenter: str, heap: str, sync: str
-    ) -> None:
-        self.address, self.port, self.datacenter = address, port, datacenter
+        self, folder: Path, cluster: str, address: str, seed: str, port: int, storage_port: int, datacenter: str, heap: str, sync: str,
+        settings: Mapping[str, str],
+    ) -> None:  # fmt: skip
+        self.address, self.port, self.datacenter, self.folder = address, port, datacenter, folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "logback.xml").write_text(_LOGBACK)
         (folder / "cassandra-rackdc.properties").write_text(f"dc={datacenter or 'datacenter1'}\nrack=rack1\n")
-        (folder / "cassandra.yaml").write_text(
-            _YAML.format(
-                cluster=cluster,
-                data=folder,
-                address=address,
-                seed=seed,
-                port=port,
-                storage_port=storage_port,
-                snitch="GossipingPropertyFileSnitch" if datacenter else "SimpleSnitch",
-                sync=sync,
-            )
+        text = _YAML.format(
+            cluster=cluster,
+            data=folder,
+            address=address,
+            seed=seed,
+            port=port,
+            storage_port=storage_port,
+            snitch="GossipingPropertyFileSnitch" if datacenter else "SimpleSnitch",
+            sync=sync,
         )
+        kept = [line for line in text.splitlines() if line.partition(":")[0] not in settings]
+        own = [f"{name}: {value}" for name, value in settings.items()]
+        (folder / "cassandra.yaml").write_text("\n".join([*kept, *own]) + "\n")
         words = [
             fetch.java(),
             f"-Xms{heap}",
@@ -135,9 +139,18 @@ class Node(Killable):
 
 
 class Cassandra:
-    """A cluster. *datacenters*: one name for each node; () is one data centre without a name of its own."""
+    """A cluster. *datacenters*: one name for each node; () is one data centre without a name of its own. *settings* are
+    lines of ``cassandra.yaml`` in place of those above."""
 
-    def __init__(self, folder: Path, *, nodes: int = 1, datacenters: Sequence[str] = (), heap: str = SMALL) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 1,
+        datacenters: Sequence[str] = (),
+        heap: str = SMALL,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         if datacenters and len(datacenters) != nodes:
             raise ValueError("a data centre for each node")
         self.folder = folder
@@ -155,6 +168,7 @@ class Cassandra:
                 datacenters[number - 1] if datacenters else "",
                 heap,
                 "batch" if nodes > 1 else "periodic\ncommitlog_sync_period: 1000ms",
+                settings or {},
             )
             for number, address in enumerate(addresses, 1)
         ]

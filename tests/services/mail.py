@@ -16,7 +16,7 @@ from typing import Final
 
 from tests.services.processes import Killable, NotReady, Process, free_port
 
-__all__ = ["LISTENERS", "MailCluster", "MailNode", "Storage"]
+__all__ = ["HERE", "LISTENERS", "MailCluster", "MailNode", "Place", "Storage"]
 
 LISTENERS: Final = ("smtp", "submission", "lmtp", "imap", "imaps", "pop3")
 START_SECONDS: Final = 240.0
@@ -37,6 +37,17 @@ class Storage:
         return "\n".join(["[storage]", *lines]) + "\n" if lines else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node runs: its listeners' address, and what stands before its command line (``ip netns exec …``)."""
+
+    address: str = "127.0.0.1"
+    around: Sequence[str] = ()
+
+
+HERE: Final = Place()
+
+
 class MailNode(Killable):
     """One `twistd mail` in a folder of its own, and so with a data folder of its own."""
 
@@ -50,22 +61,22 @@ class MailNode(Killable):
         extra: str = "",
         ports: Mapping[str, int] | None = None,
         environment: Mapping[str, str] | None = None,
-        around: Sequence[str] = (),
+        place: Place = HERE,
     ) -> None:
-        """*around*: words in front of the command line (``ip netns exec …``, ``faketime …``)."""
         self.name, self.roles = name, tuple(roles)
+        self.address = place.address
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         listeners = [each for each in LISTENERS if each.rstrip("s") in roles or each in roles]
         self.ports = {each: free_port() for each in (*listeners, "metrics")} | dict(ports or {})
         self.config = folder / "mail.toml"
-        listen = "\n".join(f'{each} = ["tcp:{port}:interface=127.0.0.1"]' for each, port in self.ports.items())
+        listen = "\n".join(f'{each} = ["tcp:{port}:interface={place.address}"]' for each, port in self.ports.items())
         self.config.write_text(
             f'hostname = "{name}.demo.example"\ndata = "data"\nnode = "{name}"\n'
             f"roles = [{', '.join(f'{chr(34)}{role}{chr(34)}' for role in roles)}]\n"
             f"[listen]\n{listen}\n{storage.text()}{extra}"
         )
-        words = [*around, str(_SCRIPTS / "twistd"), "-n", "--pidfile=", "mail", "--config", str(self.config)]
+        words = [*place.around, str(_SCRIPTS / "twistd"), "-n", "--pidfile=", "mail", "--config", str(self.config)]
         self.process = Process(name, words, folder, environment)
 
     def start(self, *, wait: bool = True) -> None:
@@ -85,7 +96,7 @@ class MailNode(Killable):
         """What ``/readyz`` answers; empty when nobody does."""
         with (
             contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", self.ports["metrics"]), 2) as connection,
+            socket.create_connection((self.address, self.ports["metrics"]), 2) as connection,
         ):
             connection.sendall(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             answer = b""
@@ -109,11 +120,21 @@ class MailCluster:
         *,
         extra: str = "",
         ports: Mapping[str, Mapping[str, int]] | None = None,
+        places: Mapping[str, Place] | None = None,
     ) -> None:
+        """*places*: by name, of the nodes that are not to be on this machine's own network."""
         self.folder = folder
         self.storage = storage
         self.nodes = {
-            name: MailNode(folder / name, name, roles, storage, extra=extra, ports=(ports or {}).get(name))
+            name: MailNode(
+                folder / name,
+                name,
+                roles,
+                storage,
+                extra=extra,
+                ports=(ports or {}).get(name),
+                place=(places or {}).get(name, HERE),
+            )
             for name, roles in nodes.items()
         }
 
