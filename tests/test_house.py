@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delivery": {"account", "mime", "filters", "sieve", "queueing", "storage.interfaces"},
     "dns": set(),
     "queueing": {"storage.interfaces"},
-    "signatures": {"mime"},
+    "signatures": {"mime", "dns"},
     "reports": {"mime"},
     "filters": {"mime", "dns", "signatures"},
     "relay": {"storage.interfaces", "queueing", "smtp", "mime", "dns", "signatures", "reports"},
