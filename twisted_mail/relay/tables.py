@@ -108,9 +108,19 @@ class Table:
             return default
         return value
 
+    def number(self, name: str, default: float) -> float:
+        """A number, not below 0."""
+        value = self._take(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+            self.wrong(name, "a number is wanted")
+            return default
+        return float(value)
+
     def wholes(self, name: str) -> tuple[int, ...]:
         value = self._take(name, ())
-        if not isinstance(value, list | tuple) or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in value):
+        if not isinstance(value, list | tuple) or any(
+            isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in value
+        ):
             self.wrong(name, "a list of whole numbers is wanted")
             return ()
         return tuple(value)
