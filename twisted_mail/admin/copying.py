@@ -36,7 +36,7 @@ from twisted_mail.storage.interfaces import (
 )
 from twisted_mail.values import AccountId, BlobRef, MessageId, MessageKey, ModSeq
 
-__all__ = ["AccountCopy", "CopyReport", "Different", "compare"]
+__all__ = ["AccountCopy", "CopyReport", "Different", "compare", "copy_blob"]
 
 ROWS = 32
 """Message rows that are read, and then written, at a time."""
@@ -64,10 +64,17 @@ class CopyReport:
 
 
 class AccountCopy:
-    """Copies one account. *advanced* is told the octets of messages that were copied."""
+    """Copies one account. *advanced* is told the octets of messages that were copied; *still* is asked before each write
+    and raises where the copy may not go on."""
 
     def __init__(
-        self, source: Backend, target: Backend, account: AccountId, reactor: Any, advanced: Callable[[int], None]
+        self,
+        source: Backend,
+        target: Backend,
+        account: AccountId,
+        reactor: Any,
+        advanced: Callable[[int], None],
+        still: Callable[[], None] = lambda: None,
     ) -> None:
         # the reactor provides IReactorTime; Any, as everywhere in this room
         self._source = source
@@ -75,6 +82,7 @@ class AccountCopy:
         self._account = account
         self._reactor = reactor
         self._advanced = advanced
+        self._still = still
         self.report = CopyReport()
 
     async def run(self) -> CopyReport:
@@ -104,6 +112,7 @@ class AccountCopy:
         except Trimmed:
             if checkpoint is None:
                 raise Corrupt("the log does not begin at 1, and there is no checkpoint") from None
+        self._still()
         await self._target.account_log.start_at(self._account, checkpoint.modseq, checkpoint.chunks)
         self.report.checkpoint = True
         return checkpoint.modseq
@@ -135,6 +144,7 @@ class AccountCopy:
         log = self._target.account_log
         new = [NewEntry(entry.id, entry.data) for entry in entries]
         ids = [entry.id for entry in entries]
+        self._still()
         try:
             return await log.append(self._account, head, new)
         except Conflict:
@@ -182,6 +192,7 @@ class AccountCopy:
                 self.report.octets += octets
                 self._advanced(octets)
             if rows:
+                self._still()
                 await self._target.messages.put(self._account, rows)
 
 
@@ -193,31 +204,35 @@ class AccountCopy:
         for run in runs:
             ref = run.ref
             if ref is not None and ref not in copies:
-                copies[ref] = await self._blob(ref, holder)
+                copies[ref] = await copy_blob(self._source, self._target, ref, holder)
         theirs = [
             structs.replace(run, generation=copies[ref].generation) if (ref := run.ref) is not None else run
             for run in runs
         ]
         return (encode_runs(theirs) if copies else manifest), sum(run.length for run in runs)
 
-    async def _blob(self, ref: BlobRef, holder: str) -> BlobRef:
-        """The same content in the target: its reference first, then the octets, if they are not there already."""
-        references, blobs = self._target.references, self._target.blobs
-        wanted = BlobRef(ref.hash, ref.size, await claim(references, ref, holder))
-        try:
-            async for _ in blobs.open(wanted, max(0, ref.size - 1)):
-                pass
-            return wanted
-        except NotFound:
+
+async def copy_blob(source: Backend, target: Backend, ref: BlobRef, holder: str) -> BlobRef:
+    """The same content in *target*, held by *holder*: its reference first, then the octets, if they are not there already.
+
+    Raises NotFound, Corrupt, StorageError.
+    """
+    references, blobs = target.references, target.blobs
+    wanted = BlobRef(ref.hash, ref.size, await claim(references, ref, holder))
+    try:
+        async for _ in blobs.open(wanted, max(0, ref.size - 1)):
             pass
-        writer = blobs.writer()
-        try:
-            async for chunk in self._source.blobs.open(ref):
-                await writer.write(chunk)
-            return await writer.finish(lambda stored: claim(references, stored, holder))
-        except BaseException:
-            await writer.abort()
-            raise
+        return wanted
+    except NotFound:
+        pass
+    writer = blobs.writer()
+    try:
+        async for chunk in source.blobs.open(ref):
+            await writer.write(chunk)
+        return await writer.finish(lambda stored: claim(references, stored, holder))
+    except BaseException:
+        await writer.abort()
+        raise
 
 
 def _some(entries: Sequence[LogEntry]) -> Sequence[LogEntry]:

@@ -14,12 +14,14 @@ from twisted.internet.task import deferLater
 
 from twisted_mail.account.audit import Audit
 from twisted_mail.account.sweeping import sweep_accounts
+from twisted_mail.admin.alone import COPYING, alone
 from twisted_mail.admin.copying import AccountCopy, CopyReport, Different, compare
 from twisted_mail.admin.invocation import Group, on_store, the_invocation
 from twisted_mail.admin.opening import Store, opened
 from twisted_mail.admin.output import size_text
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.admin.progress import Bar
+from twisted_mail.admin.queue_copying import QueueCopy, check_nobody_works, how_many_wait
 from twisted_mail.admin.rewrapping import rewrap
 from twisted_mail.admin.running import run
 from twisted_mail.storage.interfaces import AccountRecord, AlreadyExists, StorageError
@@ -132,6 +134,8 @@ async def _audit(store: Store, *, repair: bool) -> dict[str, Any]:
     return asdict(report) | {"garbage": report.garbage, "damage": report.damage}
 
 
+_BUSY = "another `storage copy`, or an audit that repairs, is at work on the target: run this when it is done"
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -140,13 +144,16 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option("--from", "source", type=_FILE, metavar="FILE", help="Configuration of the store to copy from. Default: --config.")
 @click.option("--to", "target", type=_FILE, required=True, metavar="FILE", help="Configuration of the store to copy to.")
 @click.option("--compare/--no-compare", default=True, show_default=True, help="Compare octet for octet at the end.")
-def copy(addresses: tuple[str, ...], source: Path | None, target: Path, compare: bool) -> None:
+@click.option("--queue", "queued", is_flag=True, help="Also mail that waits in the queue. The servers must be stopped.")
+def copy(addresses: tuple[str, ...], source: Path | None, target: Path, compare: bool, queued: bool) -> None:
     """Copy users (none named: all) with everything they have from one store to another.
 
     Works while servers use the source: the log of each account is followed until the copy has caught up. Done again, it
-    goes on where it was. To move: copy, stop the servers, copy again (which takes seconds), start them with the other
-    configuration.
+    goes on where it was. To move: copy, stop the servers, copy again with --queue (which takes seconds), start them with
+    the other configuration, and never again with the old one.
     """
+    if queued and addresses:
+        raise Problem(Status.USAGE, "usage", "--queue copies the queue of all users: name none")
     invocation = the_invocation()
     here = invocation.configuration() if source is None else load(source, os.environ)
     there = load(target, os.environ)
@@ -155,19 +162,31 @@ def copy(addresses: tuple[str, ...], source: Path | None, target: Path, compare:
 
     async def main(reactor: Any) -> None:
         async with opened(reactor, here) as one, opened(reactor, there, create=True) as other:
-            await _copy(one, other, addresses, comparing=compare)
+            if queued:
+                await check_nobody_works(("source", one.backend), ("target", other.backend))
+            async with alone(other.backend.leases, COPYING, reactor, _BUSY) as held:
+                await _copy(one, other, addresses, comparing=compare, queued=queued, still=held.check)
 
     run(main)
 
 
-async def _copy(source: Store, target: Store, addresses: tuple[str, ...], *, comparing: bool) -> None:
+async def _copy(
+    source: Store,
+    target: Store,
+    addresses: tuple[str, ...],
+    *,
+    comparing: bool,
+    queued: bool,
+    still: Callable[[], None],
+) -> None:
     records = [await source.user(each) for each in addresses] or list(await source.directory.accounts())
     out = the_invocation().out
     reports: list[dict[str, Any]] = []
     failed: list[str] = []
     for record in records:
         try:
-            reports.append(await _copy_one(source, target, record, comparing=comparing, shown=not out.as_json))
+            shown = not out.as_json
+            reports.append(await _copy_one(source, target, record, comparing=comparing, shown=shown, still=still))
         except (Different, StorageError) as error:
             failed.append(f"{record.address}: {error}")
     aliases = await _copy_aliases(source, target, {record.address.rpartition("@")[2] for record in records})
@@ -177,20 +196,41 @@ async def _copy(source: Store, target: Store, addresses: tuple[str, ...], *, com
         text = "\n".join(failed) + f"\n{len(failed)} of {len(records)} users failed; run this again"
         raise Problem(Status.FAILED, "some-failed", text, users=reports, failed=failed)
     compared = f"; {sum(each['compared'] for each in reports)} messages compared" if comparing else ""
+    queue = await _copy_queue(source, target, still) if queued else None
+    waiting = 0 if queued else await how_many_wait(source.backend)
+    if waiting:
+        out.note(
+            f"{waiting if waiting < 1000 else '1000 or more'} items wait in the source's queue, and were not copied: "
+            "stop the servers, and copy again with --queue"
+        )
+    items = f"; {queue['source']} items of the queue, all in the target" if queue is not None else ""
     out.done(
         f"{len(reports)} users: {rows} messages ({size_text(octets)}), "
-        f"{sum(each['entries'] for each in reports)} log entries copied{compared}",
+        f"{sum(each['entries'] for each in reports)} log entries copied{compared}{items}",
         users=reports,
         aliases=aliases,
+        queue=queue,
+        waiting=waiting,
     )
 
 
+async def _copy_queue(source: Store, target: Store, still: Callable[[], None]) -> dict[str, Any]:
+    """After the accounts: what is delivered from there must find what was delivered before. Raises Problem."""
+    report = await QueueCopy(source.backend, target.backend, source.reactor, time.time, still).run()
+    facts = report.as_json()
+    if report.failed or report.target != report.source:
+        text = "\n".join(report.failed) + f"\n{report.target} of {report.source} items of the queue are in the target"
+        raise Problem(Status.FAILED, "queue-differs", text, queue=facts)
+    return facts
+
+
 async def _copy_one(
-    source: Store, target: Store, record: AccountRecord, *, comparing: bool, shown: bool
+    source: Store, target: Store, record: AccountRecord, *, comparing: bool, shown: bool, still: Callable[[], None]
 ) -> dict[str, Any]:
+    still()
     await _copy_record(source, target, record)
     with Bar(f"copying {record.address}", await _octets(source, record), shown=shown) as bar:
-        copying = AccountCopy(source.backend, target.backend, record.id, source.reactor, bar.advance)
+        copying = AccountCopy(source.backend, target.backend, record.id, source.reactor, bar.advance, still)
         report: CopyReport = await copying.run()
     compared = 0
     if comparing:
