@@ -195,6 +195,14 @@ class Envelope:
     """ENVID as given (RFC 3461 section 4.4)."""
     dsn_return: str = ""
     """RET: FULL or HDRS (RFC 3461 section 4.3)."""
+    hold_until: float | None = None
+    """Not to be delivered before (RFC 4865), seconds since 1970."""
+    deliver_by: tuple[int, str] | None = None
+    """BY (RFC 2852): seconds from now, and the mode."""
+    priority: int | None = None
+    """MT-PRIORITY (RFC 6710), -9 to 9."""
+    requiretls: bool = False
+    """REQUIRETLS (RFC 8689): on its way it is never in the clear."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,16 @@ class Mail(Command):
     """RET (RFC 3461 section 4.3): FULL or HDRS."""
     envelope_id: str = ""
     """ENVID (RFC 3461 section 4.4), as given."""
+    hold_for: int | None = None
+    """HOLDFOR (RFC 4865): seconds."""
+    hold_until: float | None = None
+    """HOLDUNTIL (RFC 4865): seconds since 1970."""
+    deliver_by: tuple[int, str] | None = None
+    """BY (RFC 2852): seconds from now, and the mode: ``N`` or ``R``, then ``T`` where a trace is wished."""
+    priority: int | None = None
+    """MT-PRIORITY (RFC 6710): -9 to 9."""
+    requiretls: bool = False
+    """REQUIRETLS (RFC 8689)."""
     auth: str = ""
     """AUTH (RFC 4954 section 5), decoded; ``<>`` or a mailbox. A claim, which nothing here believes."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from twisted_mail.services import Authentication, Peer
 from twisted_mail.smtp.profiles import Limits, Profile
 
@@ -9,7 +11,13 @@ __all__ = ["extensions", "protocol_keyword"]
 
 
 def extensions(
-    limits: Limits, peer: Peer, *, tls_available: bool, authentication: Authentication | None
+    profile: Profile,
+    limits: Limits,
+    peer: Peer,
+    *,
+    tls_available: bool,
+    authentication: Authentication | None,
+    now: float,
 ) -> list[str]:
     """The lines of EHLO behind the host name, in a fixed order.
 
@@ -25,6 +33,11 @@ def extensions(
     bounds = [f"RCPTMAX={limits.recipients}"]  # RFC 9422
     if limits.messages:
         bounds.append(f"MAILMAX={limits.messages}")
+    if profile.submission and limits.hold_seconds:
+        latest = datetime.fromtimestamp(now + limits.hold_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        offered += [f"FUTURERELEASE {limits.hold_seconds} {latest}", "DELIVERBY", "MT-PRIORITY"]
+    if peer.secure and not profile.lmtp:
+        offered.append("REQUIRETLS")  # RFC 8689 section 4.2.1: only where TLS is active
     return [
         *offered,
         "PIPELINING",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Final
 
 from twisted_mail.smtp.addresses import BadPath, is_address_literal, match_path, parse_mailbox
@@ -212,9 +213,66 @@ def parse_mail(text: str) -> Mail:
     smtputf8 = "SMTPUTF8" in parameters
     if parameters.pop("SMTPUTF8", None) is not None:
         raise _Malformed(501, "5.5.4", "SMTPUTF8 takes no value")
-    auth = _auth_parameter(_value(parameters, "AUTH"))
+    requiretls = "REQUIRETLS" in parameters
+    if parameters.pop("REQUIRETLS", None) is not None:
+        raise _Malformed(501, "5.5.4", "REQUIRETLS takes no value")
+    hold_for, hold_until = _hold(_value(parameters, "HOLDFOR"), _value(parameters, "HOLDUNTIL"))
+    made = Mail(
+        sender,
+        None if size is None else int(size),
+        body,
+        smtputf8,
+        dsn_return,
+        envelope_id,
+        hold_for=hold_for,
+        hold_until=hold_until,
+        deliver_by=_deliver_by(_value(parameters, "BY")),
+        priority=_priority(_value(parameters, "MT-PRIORITY")),
+        requiretls=requiretls,
+        auth=_auth_parameter(_value(parameters, "AUTH")),
+    )
     _no_others(parameters)
-    return Mail(sender, None if size is None else int(size), body, smtputf8, dsn_return, envelope_id, auth)
+    return made
+
+
+def _hold(seconds: str | None, until: str | None) -> tuple[int | None, float | None]:
+    """``HOLDFOR`` or ``HOLDUNTIL`` (RFC 4865 section 5), not both."""
+    if seconds is None and until is None:
+        return None, None
+    if seconds is not None and until is not None:
+        raise _Malformed(501, "5.5.4", "HOLDFOR and HOLDUNTIL exclude each other")
+    if seconds is not None:
+        if re.fullmatch(r"[1-9][0-9]{0,8}", seconds) is None:
+            raise _Malformed(501, "5.5.4", "HOLDFOR must be 1 to 999999999 seconds")
+        return int(seconds), None
+    try:
+        moment = datetime.fromisoformat(str(until).upper())
+    except ValueError:
+        moment = datetime.min
+    if moment.tzinfo is None or "T" not in str(until).upper():
+        raise _Malformed(501, "5.5.4", "HOLDUNTIL must be a date and time with a zone (RFC 3339)")
+    return None, moment.timestamp()
+
+
+def _deliver_by(value: str | None) -> tuple[int, str] | None:
+    """``by-time ";" by-mode [by-trace]`` (RFC 2852 section 4)."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(-?[0-9]{1,9});([NR]T?)", value.upper())
+    if found is None:
+        raise _Malformed(501, "5.5.4", "BY must be seconds, a semicolon, and N or R")
+    if found[2].startswith("R") and int(found[1]) <= 0:
+        raise _Malformed(501, "5.5.4", "BY with R must lie ahead")
+    return int(found[1]), found[2]
+
+
+def _priority(value: str | None) -> int | None:
+    """RFC 6710 section 4."""
+    if value is None:
+        return None
+    if re.fullmatch(r"0|-?[1-9]", value) is None:
+        raise _Malformed(501, "5.5.4", "MT-PRIORITY must be -9 to 9")
+    return int(value)
 
 
 def _auth_parameter(value: str | None) -> str:

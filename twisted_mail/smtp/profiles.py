@@ -50,6 +50,9 @@ class Limits:
     differently than this one."""
     header_bytes: int = 1 << 20
     """Submission: a header longer than this is passed on as it is, unread."""
+    hold_seconds: int = 0
+    """Submission: how far ahead a delivery may be put off (FUTURERELEASE, RFC 4865); 0: not at all, and DELIVERBY and
+    MT-PRIORITY are not offered either."""
     command_seconds: float = 300.0
     """Wait for the next command (RFC 5321 section 4.5.3.2.7)."""
     data_seconds: float = 600.0

@@ -245,10 +245,12 @@ class Session:
         self._extended = extended
         if extended:
             offered = extensions(
+                self._profile,
                 self._limits,
                 self._peer,
                 tls_available=self._tls_available,
                 authentication=self._authentication if self.identity is None else None,
+                now=self._now(),
             )
             self._output.append(r.lines(250, [self._hostname, *offered]))
         else:
@@ -335,6 +337,8 @@ class Session:
             return self._bad(Reply(530, "5.7.0", "Log in first"))  # RFC 4954 section 6
         if limits.messages and self._messages >= limits.messages:
             return self._close(Reply(421, "4.7.0", "Too many messages on one connection"))
+        if (refusal := self._unmet(command)) is not None:
+            return self._bad(refusal)
         if command.size is not None and command.size > limits.message_bytes:
             return self._say(Reply(552, "5.3.4", f"At most {limits.message_bytes} octets are taken"))
         if command.sender is not None and not command.smtputf8 and not command.sender.text.isascii():
@@ -349,6 +353,22 @@ class Session:
         self._state = NEXT[self._state, c.Mail]
         self._output.append(r.SENDER_OK)
         return None
+
+    def _unmet(self, command: c.Mail) -> Reply | None:
+        """What is asked by extensions that this connection does not have, or cannot be met."""
+        if command.requiretls and (not self._peer.secure or self._profile.lmtp):
+            return Reply(530, "5.7.4", "REQUIRETLS needs TLS")  # RFC 8689 section 4.2.1
+        most = self._limits.hold_seconds if self._profile.submission else 0
+        asked = (command.hold_for, command.hold_until, command.deliver_by, command.priority)
+        if not most and any(each is not None for each in asked):
+            return Reply(555, "5.5.4", "Not offered here")
+        until = self._hold_until(command)
+        if until is not None and until > self._now() + most:
+            return Reply(501, "5.5.4", f"It can be held for {most} seconds at most")  # RFC 4865 section 4
+        return None
+
+    def _hold_until(self, mail: c.Mail) -> float | None:
+        return mail.hold_until if mail.hold_for is None else self._now() + mail.hold_for
 
     async def _rcpt(self, command: c.Rcpt) -> None:
         if len(self._recipients) >= self._limits.recipients:
@@ -400,6 +420,10 @@ class Session:
             smtputf8=mail.smtputf8,
             envelope_id=mail.envelope_id,
             dsn_return=mail.dsn_return,
+            hold_until=self._hold_until(mail),
+            deliver_by=mail.deliver_by,
+            priority=mail.priority,
+            requiretls=mail.requiretls,
         )
         try:
             incoming = await self._intake.begin(envelope)
