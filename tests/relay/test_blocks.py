@@ -1,5 +1,8 @@
 """Allowances in blocks: never more than the limit over all nodes, few writes, nothing stranded for long."""
 
+# mypy: disallow-untyped-calls=False
+# (trial's assertions have no types)
+
 from __future__ import annotations
 
 from collections import Counter
