@@ -24,6 +24,7 @@ from twisted_mail.storage.interfaces import (
     References,
     SearchShards,
 )
+from twisted_mail.storage.objects import KeepsInObjects, KeepsObjects
 from twisted_mail.storage.registry import open_engine
 
 __all__ = ["EMBEDDED", "ROLES", "Backend", "compose", "open_backend"]
@@ -37,7 +38,10 @@ EMBEDDED: Final[Mapping[str, str]] = {"metadata": "sqlite:", "blobs": "file:"}
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """One of each store; `search` is None where no engine has one."""
+    """One of each store; `search` is None where no engine has one.
+
+    Search shards are kept beside the blobs where both engines can do that (`storage.objects`).
+    """
 
     account_log: AccountLog
     messages: Messages
@@ -127,7 +131,10 @@ def compose(metadata: Engine, **roles: Engine) -> Backend:
         if not any(engine is other for other in engines):
             engines.append(engine)
     bodies: Blobs | None = getattr(chosen("queue", messaging), "queue_bodies", None)
-    search = chosen("search", metadata).search
+    searching, keeping = chosen("search", metadata), chosen("blobs", metadata)
+    if isinstance(searching, KeepsInObjects) and isinstance(keeping, KeepsObjects):
+        searching.keep_in(keeping.objects, parts["leases"])  # type: ignore[arg-type]  # as below
+    search = searching.search
     # each part was checked above, which a dictionary of different types cannot say
     return Backend(**parts, search=search, queue_bodies=bodies, engines=tuple(engines))  # type: ignore[arg-type]
 

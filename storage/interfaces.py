@@ -708,18 +708,31 @@ class SearchDocument:
 
 
 class SearchShards(Protocol):
-    """One word index per account. Derived: may always be rebuilt."""
+    """One word index per account. Derived: may always be rebuilt, and one that is lost is an empty one at modseq 0.
 
-    async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None: ...
+    Every operation raises Unavailable where it cannot be carried out now: another writes the shard, the store does not
+    answer, or the shard was just found to be lost. Who searches then reads the stored text instead.
+    """
 
-    async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None: ...
+    async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
+        """Add messages, or replace them. `reached` is *modseq* then, unless it is higher already."""
+
+    async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
+        """Forget messages; those that are not there are no error. *modseq* as for `add`."""
 
     async def query(
         self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000
     ) -> Sequence[MessageId]:
         """Messages in which every one of *words* occurs in some of *fields* (none named: any), newest first."""
 
-    async def reached(self, account: AccountId) -> ModSeq: ...
+    async def reached(self, account: AccountId) -> ModSeq:
+        """How far the shard has come; 0 where there is none, or where it was lost.
+
+        Who adds goes on from here, and says so by asking: a shard that has come less far meanwhile takes nothing.
+        """
+
+    async def drop(self, account: AccountId) -> None:
+        """Forget the shard (its account was deleted, or it is to be filled anew)."""
 
 
 # --- engines ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-__all__ = ["KeepsObjects", "Objects", "StoredObject"]
+from twisted_mail.storage.interfaces import Leases
+
+__all__ = ["KeepsInObjects", "KeepsObjects", "Objects", "StoredObject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +55,11 @@ class KeepsObjects(Protocol):
 
     @property
     def objects(self) -> Objects: ...
+
+
+@runtime_checkable
+class KeepsInObjects(Protocol):
+    """An optional ability of an `Engine` of search shards: it can keep what it has in another engine's objects."""
+
+    def keep_in(self, objects: Objects, leases: Leases) -> None:
+        """Before the start, and before the engine's stores are asked for."""

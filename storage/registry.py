@@ -19,6 +19,7 @@ BUILT_IN: Final = {
     "sqlite": "twisted_mail.storage.sqlite:engine",
     "file": "twisted_mail.storage.files:engine",
     "whoosh": "twisted_mail.storage.whoosh:engine",
+    "tantivy": "twisted_mail.storage.tantivy:engine",
     "cql": "twisted_mail.storage.cql:engine",
     "s3": "twisted_mail.storage.s3:engine",
     "nats": "twisted_mail.storage.nats:engine",

@@ -53,5 +53,9 @@ class MemorySearchShards:
     async def reached(self, account: AccountId) -> ModSeq:
         return self._reached.get(account, ModSeq(0))
 
+    async def drop(self, account: AccountId) -> None:
+        self._documents.pop(account, None)
+        self._reached.pop(account, None)
+
     def _move(self, account: AccountId, modseq: ModSeq) -> None:
         self._reached[account] = max(modseq, self._reached.get(account, ModSeq(0)))

@@ -395,3 +395,29 @@ class SearchShardsContract(Suite):
         await shards.remove(account, [], ModSeq(4))
         self.assertEqual(await shards.reached(account), 5)
         self.assertEqual(await shards.reached(AccountId.new()), 0)
+
+    async def test_many_messages_that_come_in_parts_are_all_found(self) -> None:
+        shards, account, other = await self.build(), AccountId.new(), AccountId.new()
+        documents = [self._document(number, subject=f"part {number}", body="Grüße " * 20) for number in range(60)]
+        for at in range(0, 60, 20):
+            await shards.add(account, documents[at : at + 20], ModSeq(at + 20))
+            await shards.add(other, [self._document(1, subject="part")], ModSeq(at + 1))
+        await shards.remove(account, [document.message for document in documents[10:30]], ModSeq(61))
+        newest_first = [document.message for document in (*documents[:29:-1], *documents[9::-1])]
+        for words in ("part", "GRÜSSE", "grüße part", ""):
+            self.assertEqual(list(await shards.query(account, words)), newest_first, words)
+        self.assertEqual(list(await shards.query(account, "31")), [documents[31].message])
+        self.assertEqual(list(await shards.query(account, "11")), [])
+        self.assertEqual(len(await shards.query(other, "part")), 3)
+
+    async def test_a_shard_that_was_dropped_is_an_empty_one(self) -> None:
+        shards, account = await self.build(), AccountId.new()
+        await shards.drop(account)
+        await shards.add(account, [self._document(1, subject="words")], ModSeq(7))
+        await shards.reached(account)
+        await shards.drop(account)
+        self.assertEqual((await shards.reached(account), list(await shards.query(account, "words"))), (0, []))
+        document = self._document(1, subject="words")
+        await shards.add(account, [document], ModSeq(2))
+        self.assertEqual(await shards.reached(account), 2)
+        self.assertEqual(list(await shards.query(account, "words")), [document.message])

@@ -1,46 +1,47 @@
-"""Word indexes with Whoosh, pure Python: a folder per account in the data folder. Has the search shards only.
+"""Word indexes with Whoosh, pure Python and always there. Has the search shards only.
 
-Writers of one shard must not meet: whoever writes holds a lease on it, or is the only process.
+``whoosh:`` keeps them in ``search`` in the data folder, ``whoosh:///absolute/folder`` in that folder; beside an object
+store they lie there instead (`storage.shards.engine` has the options).
 """
 
 from __future__ import annotations
 
-from urllib.parse import unquote, urlsplit
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
-from twisted_mail.storage.interfaces import Engine, EngineContext
-from twisted_mail.storage.whoosh.shards import WhooshSearchShards
+from twisted_mail.storage.interfaces import Engine, EngineContext, SearchDocument
+from twisted_mail.storage.shards.engine import build
+from twisted_mail.values import MessageId
 
-__all__ = ["WhooshEngine", "WhooshSearchShards", "engine"]
+__all__ = ["WhooshIndex", "engine"]
 
 
-class WhooshEngine:
-    """Implements `Engine`."""
+class WhooshIndex:
+    """Implements `WordIndex`. Whoosh takes a second to import, so that is done in the thread that first needs it."""
 
-    account_log = messages = lists = blobs = references = directory = queue = bus = cache = leases = allowances = members = None
+    kind: Final = "whoosh-1"
 
-    def __init__(self, search: WhooshSearchShards) -> None:
-        self.search = search
+    def exists(self, folder: Path) -> bool:
+        # without asking Whoosh, so that an account without a shard costs nothing
+        return any(folder.glob("_MAIN_*.toc"))
 
-    async def start(self) -> None:
-        self.search.start()
+    def change(self, folder: Path, documents: Sequence[SearchDocument], removed: Sequence[MessageId]) -> None:
+        from twisted_mail.storage.whoosh import index
 
-    async def stop(self) -> None:
-        self.search.stop()
+        index.change(folder, documents, removed)
 
-    def health(self) -> str | None:
-        """A local folder; its failures come with the operation that has them."""
-        return None
+    def query(self, folder: Path, words: Sequence[str], fields: Sequence[str], limit: int) -> list[MessageId]:
+        from twisted_mail.storage.whoosh import index
+
+        return index.search(folder, words, fields, limit)
+
+    def files(self, folder: Path) -> list[str]:
+        from twisted_mail.storage.whoosh import index
+
+        return index.files(folder)
 
 
 def engine(url: str, context: EngineContext) -> Engine:
-    """The engine of ``whoosh:`` (``search`` in the data folder) and ``whoosh:///absolute/folder``.
-
-    Raises: ValueError for anything else in the URL.
-    """
-    parts = urlsplit(url if ":" in url else f"{url}:")
-    if parts.netloc or parts.query or parts.fragment:
-        raise ValueError(f"{url!r}: a folder is written whoosh:///path/of/the/folder")
-    path = unquote(parts.path)
-    return WhooshEngine(
-        WhooshSearchShards(context.data / (path if path.strip("/") else "search"), context.reactor)
-    )
+    """Raises: ValueError for what the URL may not say."""
+    return build(WhooshIndex(), url, context)

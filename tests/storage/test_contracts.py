@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
 
 from tests.storage.engines import EngineCase
-from twisted_mail.storage import open_engine, testing
+from twisted_mail.storage import testing
 from twisted_mail.storage.interfaces import (
     AccountLog,
     Allowances,
@@ -280,7 +277,7 @@ class LinkedBusTests(EngineCase, testing.BusContract):
         await deferLater(self.reactor, 0, lambda: None)
 
     async def test_notices_pass_between_processes_and_do_not_come_back(self) -> None:
-        from twisted_mail.values import AccountId, ModSeq
+        from twisted_mail.values import ModSeq
 
         folder, account = self.folder(), AccountId.new()
         engines = [await self.sqlite(folder) for _ in range(3)]
@@ -300,43 +297,3 @@ class LinkedBusTests(EngineCase, testing.BusContract):
 class FileBlobsTests(testing.BlobsContract, EngineCase):
     async def build(self) -> Blobs:
         return await self.files()
-
-
-# --- Whoosh
-
-
-class WhooshSearchShardsTests(testing.SearchShardsContract, EngineCase):
-    async def build(self) -> SearchShards:
-        return await self.whoosh(self.folder())
-
-    async def whoosh(self, folder: Path) -> SearchShards:
-        engine = open_engine("whoosh:", self.context(folder))
-        await engine.start()
-        self.addCleanup(lambda: Deferred.fromCoroutine(engine.stop()))
-        assert engine.search is not None
-        return engine.search
-
-    async def test_a_shard_outlives_its_process(self) -> None:
-        folder, account = self.folder(), AccountId.new()
-        document = self._document(7, body="Ｇrüße from STRASSE")
-        await (await self.whoosh(folder)).add(account, [document], ModSeq(3))
-        again = await self.whoosh(folder)
-        for words in ("grüße", "straße", "from", ""):
-            self.assertEqual(list(await again.query(account, words)), [document.message])
-        self.assertEqual(await again.reached(account), 3)
-
-    async def test_a_shard_whose_making_was_cut_off_is_made_anew(self) -> None:
-        folder, account = self.folder(), AccountId.new()
-        place = folder / "search" / str(account)[:2] / str(account)
-        place.mkdir(parents=True)
-        (place / "half").write_bytes(b"")
-        shards = await self.whoosh(folder)
-        self.assertEqual(list(await shards.query(account, "x")), [])
-        document = self._document(1, subject="x")
-        await shards.add(account, [document], ModSeq(1))
-        self.assertEqual(list(await shards.query(account, "x")), [document.message])
-
-    async def test_its_url_names_a_folder_or_nothing(self) -> None:
-        for url in ("whoosh://host/x", "whoosh:?a=b"):
-            with pytest.raises(ValueError):
-                open_engine(url, self.context(self.folder()))

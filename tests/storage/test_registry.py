@@ -31,7 +31,7 @@ def run(coroutine: Any) -> Any:
 
 def test_our_engines_are_there_whatever_the_metadata_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "entry_points", lambda group: [])
-    assert known_schemes() == ["cql", "file", "memory", "nats", "s3", "sqlite", "whoosh"]
+    assert known_schemes() == ["cql", "file", "memory", "nats", "s3", "sqlite", "tantivy", "whoosh"]
     assert isinstance(open_engine("memory:", context()), MemoryEngine)
     assert isinstance(open_engine("memory", context()), MemoryEngine)
 
