@@ -329,3 +329,6 @@ def test_the_command_copies_the_queue_when_it_is_asked_to(tmp_path: Path) -> Non
     assert new.inside(busy) is not None
     refused = old.run("storage", "copy", "--to", new.config, "--json")
     assert (refused.status, refused.error()["code"]) == (4, "not-alone")
+    refused = new.run("storage", "gc", "--audit", "--repair", "--json")
+    assert (refused.status, refused.error()["code"]) == (4, "not-alone")
+    assert new.json("storage", "gc", "--audit")["audit"]["items"] == 2, "to look is no harm"

@@ -5,8 +5,8 @@ is named by the account's log (or is young), and lies in blobs that are there an
 row; each object has a holder. What is garbage is, if wanted, given to the sweeper: rows go, references go, objects are
 listed as lost. What is missing is only told. A message that comes in meanwhile is young, and passed over.
 
-Not to be repaired with while accounts are copied into the store: their rows come before the log that names them, and
-are old.
+While accounts are copied into the store nothing may be repaired: their rows come before the log that names them, and are
+old. So whoever repairs holds the lease that whoever copies holds, and `still` asks for it before each write.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol
 
 from twisted_mail.account.apply import apply
 from twisted_mail.account.checkpoint import HEAD, decode_graves, decode_head, grave_chunks
@@ -30,7 +30,7 @@ from twisted_mail.account.sweeping import is_mark
 from twisted_mail.storage.interfaces import AccountLog, Blobs, Corrupt, Messages, NotFound, References, Trimmed
 from twisted_mail.values import AccountId, BlobRef, MessageKey, ModSeq
 
-__all__ = ["Audit", "AuditReport", "PackedIds"]
+__all__ = ["Audit", "AuditReport", "OtherHolders", "PackedIds"]
 
 YOUNG_SECONDS: Final = 2 * 86_400.0
 """Rows and references younger than this may be on their way."""
@@ -69,13 +69,23 @@ class AuditReport:
     """Held by rows that do not exist. Removed by a repair."""
     stray_objects: int = 0
     """Held by nobody. Listed for the sweeper by a repair."""
+    items: int = 0
+    """Items of the queue."""
+    unproven: int = 0
+    """Held for items that do not exist, or bodies of such; perhaps for an item that is about to be. A repair remembers them,
+    and one that comes an hour later takes them for garbage."""
+    stray_holders: int = 0
+    """Items that do not exist and hold an object. Removed by a repair."""
+    stray_bodies: int = 0
+    """In the queue's own store, of items that do not exist. Removed by a repair."""
     repaired: bool = False
     examples: list[str] = field(default_factory=list)
     """Some of what was found, in words for operators."""
 
     @property
     def garbage(self) -> int:
-        return self.stray_rows + self.stray_references + self.stray_objects
+        held = self.stray_references + self.stray_holders + self.stray_bodies
+        return self.stray_rows + self.stray_objects + held
 
     @property
     def damage(self) -> int:
@@ -87,8 +97,25 @@ class AuditReport:
             self.examples.append(text)
 
 
+Drop = Callable[[BlobRef, str], Awaitable[None]]
+"""Takes a reference away."""
+
+
+class OtherHolders(Protocol):
+    """Judges those who hold objects and are no message rows, for the audit that comes upon them."""
+
+    async def begin(self, report: AuditReport) -> None:
+        """References are about to be looked at."""
+
+    async def look(self, ref: BlobRef, holder: str) -> None:
+        """*holder* is no message row."""
+
+    async def finish(self, drop: Drop) -> None:
+        """All references have been looked at, and no object yet."""
+
+
 class PackedIds:
-    """A set of MessageIds in 8 octets each: their last 64 bits, which are random. Two ids share them as good as never;
+    """A set of ids in 8 octets each: their last 64 bits, which are random. Two ids share them as good as never;
     then something is taken to be named, and stays."""
 
     def __init__(self) -> None:
@@ -136,9 +163,11 @@ class Audit:
         repair: bool = False,
         ids_in_memory: int = 4_000_000,
         progress: Progress | None = None,
+        others: OtherHolders | None = None,
+        still: Callable[[], None] = lambda: None,
     ) -> None:
         # pause lets others at the processor; ids_in_memory: 8 octets each, of the rows of accounts that are compared
-        # with the references in one go through these
+        # with the references in one go through these; still raises where nothing may be repaired any more
         self._log = log
         self._messages = messages
         self._blobs = blobs
@@ -149,6 +178,8 @@ class Audit:
         self._repair = repair
         self._ids_in_memory = ids_in_memory
         self._progress = progress
+        self._others = others
+        self._still = still
         self._sound: OrderedDict[BlobRef, None] = OrderedDict()
         self.report = AuditReport(repaired=repair)
 
@@ -156,6 +187,8 @@ class Audit:
         self, accounts: AsyncIterator[AccountId], known: Callable[[AccountId], Awaitable[bool]]
     ) -> AuditReport:
         """Look at everything. *known* asks the directory whether it has an account. Raises StorageError."""
+        if self._others is not None:
+            await self._others.begin(self.report)
         slice: dict[AccountId, PackedIds | None] = {}
         octets, first = 0, True
         async for account in accounts:
@@ -166,6 +199,8 @@ class Audit:
                 await self._references_of(slice, known if first else None)
                 slice, octets, first = {}, 0, False
         await self._references_of(slice, known if first else None)
+        if self._others is not None:
+            await self._others.finish(self._drop)
         await self._objects()
         return self.report
 
@@ -249,6 +284,7 @@ class Audit:
                     await self._blob(account, key, ref)
         report.stray_rows += len(stray)
         if stray and self._repair:
+            self._still()
             await self._store.remove(account, stray)
 
     async def _blob(self, account: AccountId, key: MessageKey, ref: BlobRef) -> None:
@@ -258,6 +294,7 @@ class Audit:
             report.missing_references += 1
             report.note(f"account {account}: row {key.id} does not hold {ref.hash}")
             if self._repair:
+                self._still()
                 await self._references.add(ref, holder)
         if ref in self._sound:
             return
@@ -289,6 +326,8 @@ class Audit:
             if held_by is None:
                 if known is not None and is_mark(holder) and int(holder[2:]) < self._wall() - YOUNG_SECONDS:
                     await self._drop(ref, holder)  # left by a sweeper that another one has overtaken
+                elif known is not None and self._others is not None:
+                    await self._others.look(ref, holder)
                 continue
             account, message = held_by
             if not self._old(message.octets):
@@ -303,6 +342,7 @@ class Audit:
                 if account not in gone:
                     gone[account] = not await known(account) and await self._log.head(account) == 0
                     if gone[account] and self._repair:
+                        self._still()
                         async for removed in self._store.erase(account):
                             self.report.stray_rows += removed
                     if len(gone) > _REMEMBERED:
@@ -318,6 +358,7 @@ class Audit:
         """Take a reference away, and its object off the list of what is lost: the size, which some stores want for
         deleting, is not known here. If nobody holds the object, `_objects` lists it with its size."""
         if self._repair:
+            self._still()
             await self._references.remove([ref], holder)
             await self._references.settled(ref, self._wall() + _CLOCKS)
 
@@ -333,6 +374,7 @@ class Audit:
                 report.stray_objects += 1
                 report.note(f"the object {ref.hash}, generation {ref.generation}, is held by nobody")
                 if self._repair:
+                    self._still()
                     await self._references.remove([ref], AUDITOR)
             if report.objects % 100 == 0:
                 self._step()

@@ -24,6 +24,7 @@ from twisted_mail.admin.progress import Bar
 from twisted_mail.admin.queue_copying import QueueCopy, check_nobody_works, how_many_wait
 from twisted_mail.admin.rewrapping import rewrap
 from twisted_mail.admin.running import run
+from twisted_mail.delivery.auditing import QueueAudit
 from twisted_mail.storage.interfaces import AccountRecord, AlreadyExists, StorageError
 from twisted_mail.tap.configuration import load
 from twisted_mail.tap.sweeping import sweeper_of
@@ -92,8 +93,11 @@ async def gc(store: Store, audit: bool, repair: bool) -> None:
         if trouble:
             troubles.append(f"account {account}: {trouble}")
     facts["rows"] = rows
-    if audit:
-        facts["audit"] = await _audit(store, repair=repair)
+    if audit and repair:
+        async with alone(store.backend.leases, COPYING, store.reactor, _COPIED) as held:
+            facts["audit"] = await _audit(store, repair=True, still=held.check)
+    elif audit:
+        facts["audit"] = await _audit(store, repair=False)
     swept = await sweeper_of(store.backend, store.reactor).run_once()
     facts["blobs"] = None if swept is None else asdict(swept)
     facts["troubles"] = troubles
@@ -106,7 +110,10 @@ async def gc(store: Store, audit: bool, repair: bool) -> None:
     blobs = "another sweeper is at work" if swept is None else (
         f"{swept.deleted} blobs ({size_text(swept.deleted_bytes)}) deleted, {swept.condemned} condemned, {swept.waiting} wait"
     )  # fmt: skip
-    looked = f"; {found['rows']} rows, {found['references']} references, {found['objects']} objects compared" if found else ""
+    names = ("rows", "references", "objects", "items")
+    looked = "; " + ", ".join(f"{found[name]} {name}" for name in names) + " compared" if found else ""
+    if found and found["unproven"]:
+        looked += f"; {found['unproven']} held for items that do not exist (garbage, if a repair an hour later finds them again)"
     out.done(f"{rows} rows deleted; {blobs}{looked}", **facts)
 
 
@@ -115,8 +122,11 @@ async def _accounts(store: Store) -> AsyncIterator[AccountId]:
         yield record.id
 
 
-async def _audit(store: Store, *, repair: bool) -> dict[str, Any]:
+async def _audit(store: Store, *, repair: bool, still: Callable[[], None] = lambda: None) -> dict[str, Any]:
     backend, reactor = store.backend, store.reactor
+    queue = QueueAudit(
+        backend.queue, backend.queue_bodies, backend.records, wall=time.time, repair=repair, still=still
+    )
 
     async def known(account: AccountId) -> bool:
         return await store.directory.account(account) is not None
@@ -129,11 +139,14 @@ async def _audit(store: Store, *, repair: bool) -> dict[str, Any]:
         wall=time.time,
         pause=lambda: deferLater(reactor, 0, lambda: None),
         repair=repair,
+        others=queue,
+        still=still,
     )
     report = await comparing.run(_accounts(store), known)
     return asdict(report) | {"garbage": report.garbage, "damage": report.damage}
 
 
+_COPIED = "a `storage copy` writes into this store, or another audit repairs it: repair when it is done"
 _BUSY = "another `storage copy`, or an audit that repairs, is at work on the target: run this when it is done"
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
