@@ -22,7 +22,16 @@ from cassandra.query import dict_factory
 from twisted_mail.storage.cql.options import Options
 from twisted_mail.storage.interfaces import Refused, StorageError, Unavailable
 
-__all__ = ["CONSISTENCY", "READS", "READS_OF_ONE", "RepeatOnlyIdempotent", "build_cluster", "says_trouble", "translate"]
+__all__ = [
+    "CONSISTENCY",
+    "READS",
+    "READS_OF_ONE",
+    "SECOND_READS",
+    "RepeatOnlyIdempotent",
+    "build_cluster",
+    "says_trouble",
+    "translate",
+]
 
 CONSISTENCY: Final = cassandra.ConsistencyLevel.name_to_value
 PROTOCOL_VERSION: Final = 4
@@ -34,6 +43,8 @@ READS_OF_ONE: Final = "reads of one"
 is asked of another node too."""
 SECOND_READ_SECONDS: Final = 1.5
 SECOND_READ_OF_ONE_SECONDS: Final = 0.3
+SECOND_READS: Final = {READS: (SECOND_READ_SECONDS, 1), READS_OF_ONE: (SECOND_READ_OF_ONE_SECONDS, 2)}
+"""After how many seconds, and how often."""
 
 
 class RepeatOnlyIdempotent(RetryPolicy):  # type: ignore[misc]  # the driver has no types
@@ -81,8 +92,11 @@ def _tls(options: Options) -> ssl.SSLContext:
     return context
 
 
-def build_cluster(options: Options) -> Any:
-    """The driver's cluster, not connected. Any, since the driver has no types. Raises: StorageError."""
+def build_cluster(options: Options, connections: type[Any] | None = None) -> Any:
+    """The driver's cluster, not connected; on *connections* of another class than the driver's own.
+
+    Any, since the driver has no types. Raises: StorageError.
+    """
 
     def profile(speculation: Any = None) -> ExecutionProfile:
         return ExecutionProfile(
@@ -100,10 +114,10 @@ def build_cluster(options: Options) -> Any:
         port=options.port,
         protocol_version=PROTOCOL_VERSION,
         execution_profiles={
-            EXEC_PROFILE_DEFAULT: profile(),
-            READS: profile(ConstantSpeculativeExecutionPolicy(SECOND_READ_SECONDS, 1)),
-            READS_OF_ONE: profile(ConstantSpeculativeExecutionPolicy(SECOND_READ_OF_ONE_SECONDS, 2)),
-        },
+            name: profile(ConstantSpeculativeExecutionPolicy(*second)) for name, second in SECOND_READS.items()
+        }
+        | {EXEC_PROFILE_DEFAULT: profile()},
+        connection_class=connections or Cluster.connection_class,
         auth_provider=PlainTextAuthProvider(options.user, options.password) if options.user else None,
         ssl_context=_tls(options) if options.tls else None,
         reconnection_policy=ExponentialReconnectionPolicy(0.5, 10.0),

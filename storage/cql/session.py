@@ -1,8 +1,10 @@
-"""The connection to the cluster: requests wait fairly, a thread of its own hands them to the driver, answers come in batches.
+"""The connection to the cluster: requests wait fairly by account, the driver sends them, results are given to whoever waits.
 
-Three threads take part. In the reactor's, requests queue by account and results are given to whoever waits. *cql-feeder*
-calls the driver, which costs 100 to 260 us of CPU a request where it is done. The driver's own (libev) reads answers and
-puts them into one deque, which one `callFromThread` empties, however many there are.
+Over asyncio's reactor all that happens in the reactor's thread, on connections of ours (`connection`).
+
+Over another one three threads take part. In the reactor's, requests queue and results are given out. *cql-feeder* calls the driver,
+and the driver's own (libev) reads answers and puts them into one deque, which one `callFromThread` empties, however many
+there are. That costs three times the CPU.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 from uuid import UUID
@@ -24,15 +27,18 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_mail.storage.cql.connection import loop_of, on_loop
 from twisted_mail.storage.cql.driver import (
     CONSISTENCY,
     READS,
     READS_OF_ONE,
+    SECOND_READS,
     build_cluster,
     says_trouble,
     translate,
 )
 from twisted_mail.storage.cql.fairness import FairQueue, Full
+from twisted_mail.storage.cql.flights import Flights
 from twisted_mail.storage.cql.options import Options
 from twisted_mail.storage.cql.statements import Batch, Row, Statement
 from twisted_mail.storage.cql.together import all_of
@@ -68,7 +74,7 @@ class Statistics:
 class _Request:
     """One request on its way, and who waits for it."""
 
-    __slots__ = ("account", "deadline", "done", "landed", "page", "parameters", "size", "statement")
+    __slots__ = ("account", "deadline", "done", "future", "landed", "page", "parameters", "size", "statement")
 
     def __init__(self, statement: Statement | Batch, parameters: Sequence[Any], size: int, page: bytes | None) -> None:
         self.statement = statement
@@ -77,6 +83,8 @@ class _Request:
         self.page = page
         self.deadline = 0.0
         self.landed = False
+        self.future: Any = None
+        """The driver's, once it was sent."""
         first = statement.parts[0][1] if isinstance(statement, Batch) else parameters
         self.account = first[0] if first and isinstance(first[0], UUID) else None
         """Whose turn it takes: the first parameter of everything about an account is its id."""
@@ -106,12 +114,18 @@ class ClusterSession:
 
     _log = Logger()
 
-    def __init__(self, options: Options, reactor: Any, connect: Callable[[Options], Any] = build_cluster) -> None:
-        # the reactor provides IReactorThreads, IReactorTime and IReactorCore; the driver has no types
+    def __init__(self, options: Options, reactor: Any, connect: Callable[[Options], Any] | None = None) -> None:
+        # the reactor provides IReactorThreads, IReactorTime and IReactorCore; the driver has no types.
+        # connect: makes another cluster than the driver's, which is used by threads
         self.options = options
         self.statistics = Statistics()
         self._reactor = reactor
         self._connect = connect
+        self._flights: Flights | None = None
+        """What is under way, if that is on the reactor's own loop."""
+        self._thread = 0
+        """The reactor's."""
+        self._launching = False
         self._keyspace = ""
         self._cluster: Any = None
         self._driver: Any = None
@@ -133,16 +147,23 @@ class ClusterSession:
     async def start(self) -> None:
         """Connect. Raises: StorageError with a text for operators."""
         self._threads = ThreadPoolExecutor(2, "cql-admin")
+        self._thread = threading.get_ident()
+        if self._connect is None:
+            loop = loop_of(self._reactor)
+            self._connect = partial(build_cluster, connections=None if loop is None else on_loop(loop))
+            self._flights = None if loop is None else Flights(loop)
         try:
             await self._in_thread(self._open_driver)
         except BaseException:
             await self.stop()
             raise
-        self._feeder = threading.Thread(target=self._feed_driver, name="cql-feeder", daemon=True)
-        self._feeder.start()
+        if self._flights is None:
+            self._feeder = threading.Thread(target=self._feed_driver, name="cql-feeder", daemon=True)
+            self._feeder.start()
         self._open = True
 
     def _open_driver(self) -> None:
+        assert self._connect is not None
         names = ",".join(self.options.hosts)
         try:
             self._cluster = self._connect(self.options)
@@ -321,6 +342,15 @@ class ClusterSession:
 
     def _launch(self) -> None:
         """Hand on those whose turn it is."""
+        if self._launching:
+            return  # one that failed at once: whoever handed it on goes on with the next
+        self._launching = True
+        try:
+            self._launch_all()
+        finally:
+            self._launching = False
+
+    def _launch_all(self) -> None:
         while (turn := self._queue.pop()) is not None:
             account, request = turn
             if request.done.called:
@@ -330,7 +360,16 @@ class ClusterSession:
                 request.done.errback(Refused("its turn did not come in time"))
             else:
                 self.statistics.requests += 1
-                self._feed.put(request)
+                self._on(request)
+
+    def _on(self, request: _Request) -> None:
+        """To where the driver is called."""
+        if self._flights is None:
+            self._feed.put(request)
+        elif threading.get_ident() == self._thread:
+            self._hand_over_safely(request)
+        else:
+            self._reactor.callFromThread(self._hand_over_safely, request)
 
     def _drain(self) -> None:
         """Give the answers that have come to those who wait for them."""
@@ -341,20 +380,25 @@ class ClusterSession:
                 request, result, page = self._landed.popleft()
             except IndexError:
                 break
-            if request.landed:
-                continue  # the driver gives every answer of a read that it asked of two nodes
-            request.landed = True
-            self._queue.landed(request.account)
-            self._note(result)
-            if request.done.called:
-                continue
-            if isinstance(result, Exception):
-                request.done.errback(Failure(result))
-            else:
-                request.done.callback((result, page))
+            self._give(request, result, page)
         else:
             self._wake()
         self._launch()
+
+    def _give(self, request: _Request, result: Sequence[Row] | Exception, page: bytes | None) -> None:
+        if request.landed:
+            return  # the driver gives every answer of a read that it asked of two nodes
+        request.landed = True
+        if self._flights is not None:
+            self._flights.landed(request.future)
+        self._queue.landed(request.account)
+        self._note(result)
+        if request.done.called:
+            return
+        if isinstance(result, Exception):
+            request.done.errback(Failure(result))
+        else:
+            request.done.callback((result, page))
 
     def _note(self, result: Sequence[Row] | Exception) -> None:
         self.statistics.answers += 1
@@ -366,16 +410,19 @@ class ClusterSession:
         if isinstance(cause, Exception) and says_trouble(cause):
             self._trouble = (self._reactor.seconds(), str(result))
 
-    # --- in the feeder's thread
+    # --- in the feeder's thread, or in the reactor's
 
     def _feed_driver(self) -> None:
         while (request := self._feed.get()) is not None:
-            try:
-                self._hand_over(request)
-            except (cassandra.DriverException, NoHostAvailable) as error:
-                self._fail(request, error, 0)
-            except Exception as error:  # a value that does not fit its column, say: a defect of whoever asked
-                self._land(request, error)
+            self._hand_over_safely(request)
+
+    def _hand_over_safely(self, request: _Request) -> None:
+        try:
+            self._hand_over(request)
+        except (cassandra.DriverException, NoHostAvailable) as error:
+            self._fail(request, error, 0)
+        except Exception as error:  # a value that does not fit its column, say: a defect of whoever asked
+            self._land(request, error)
 
     def _hand_over(self, request: _Request) -> None:
         missing = next((part for part in request.parts if part not in self._prepared), None)
@@ -394,9 +441,16 @@ class ClusterSession:
             seconds = min(seconds, request.statement.seconds or seconds)
             if not request.writes and "SERIAL" not in request.statement.consistency:
                 profile = READS_OF_ONE if request.statement.consistency == "LOCAL_ONE" else READS
-        future = self._driver.execute_async(
-            bound, timeout=seconds, paging_state=request.page, execution_profile=profile
-        )
+        flights = self._flights
+        if flights is not None:
+            # no timers of the driver's
+            future = self._driver.execute_async(bound, timeout=None, paging_state=request.page)
+            request.future = future
+            flights.add(future, seconds, SECOND_READS.get(profile))
+        else:
+            future = self._driver.execute_async(
+                bound, timeout=seconds, paging_state=request.page, execution_profile=profile
+            )
         future.add_callbacks(
             self._answered, self._failed, callback_args=(request, future), errback_args=(request, future)
         )
@@ -449,13 +503,13 @@ class ClusterSession:
             waiting = self._preparing.pop(statement)
         for request in waiting:
             if error is None and self._open:
-                self._feed.put(request)
+                self._on(request)
             else:
                 refused = Refused(f"a statement could not be prepared: {error}")
                 refused.__cause__ = error
                 self._land(request, refused)
 
-    # --- in the driver's thread
+    # --- where answers are read: in the driver's thread, or in the reactor's
 
     def _answered(self, rows: Sequence[Row] | None, request: _Request, future: Any) -> None:
         self._land(request, rows or (), future._paging_state if request.size else None)
@@ -469,6 +523,10 @@ class ClusterSession:
         self._land(request, failure)
 
     def _land(self, request: _Request, result: Sequence[Row] | Exception, page: bytes | None = None) -> None:
+        if self._flights is not None and threading.get_ident() == self._thread:
+            self._give(request, result, page)
+            self._launch()
+            return
         self._landed.append((request, result, page))
         if not self._woken:
             self._wake()
