@@ -94,9 +94,7 @@ class Work:
         words = reply_text(self.item, reply) if attempted else self.item.last_reply
         return await self._worker.tell(
             self,
-            lambda: self._worker.queue.retry(
-                self.leased.token, delay, words, envelope=envelope, attempted=attempted
-            ),
+            lambda: self._worker.queue.retry(self.leased.token, delay, words, envelope=envelope, attempted=attempted),
         )
 
     async def hold(self, reply: str, *, envelope: bytes | None = None) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -229,7 +228,7 @@ class OutgoingMail:
             raise MailRefused(Refusal.UNAVAILABLE) from error
         self._eight_bit = self._eight_bit or not chunk.isascii()
         if self._start is None:
-            self._hash.feed(chunk)
+            self._hash.update(chunk)
         else:
             self._look(chunk)
 
@@ -243,7 +242,7 @@ class OutgoingMail:
             cut = 0 if start.startswith(b"\r\n") else end + 2
             self._header = bytes(start[:cut])
             self._start = None
-            self._hash.feed(bytes(start[cut + 2 :]))
+            self._hash.update(bytes(start[cut + 2 :]))
         elif len(start) > HEADER_BYTES:
             self._whole, self._start = False, None
 
@@ -270,7 +269,9 @@ class OutgoingMail:
         for id, address, recipient in targets:
             named.append((caused_by(id, address) if id in used else id, address, recipient))
             used.add(id)
-        rows = [(id, recipient, await self._outbound(address, recipient, len(named))) for id, address, recipient in named]
+        rows = [
+            (id, recipient, await self._outbound(address, recipient, len(named))) for id, address, recipient in named
+        ]
         bodies = await self._outgoing.keep(spool, [id for id, _, _ in rows])
         now = self._outgoing.wall()
         items = []
@@ -288,7 +289,12 @@ class OutgoingMail:
         await self._outgoing.put(items)
         for id, _, outbound in rows:
             step = Step(
-                at=now, what="queued", id=str(id), address=outbound.address, sender=outbound.sender, stream=outbound.stream
+                at=now,
+                what="queued",
+                id=str(id),
+                address=outbound.address,
+                sender=outbound.sender,
+                stream=outbound.stream,
             )
             await self._outgoing.journal.note(outbound.message_id, step)
 
@@ -325,7 +331,7 @@ class OutgoingMail:
             message_id=message_id[1].decode("utf-8", "replace")[:SHOWN_ID] if message_id else "",
             cause="forward" if forwarded else self._cause,
             header=len(self._header),
-            body_hash=b64encode(self._hash.digest()).decode() if self._whole else "",
+            body_hash=self._hash.digest() if self._whole else b"",
             eight_bit=self._eight_bit,
             smtputf8=(envelope is not None and envelope.smtputf8) or not address.isascii() or not header.isascii(),
             requiretls=envelope is not None and envelope.requiretls,

@@ -15,7 +15,17 @@ from twisted_mail.relay.values import Addressee
 from twisted_mail.storage.interfaces import Corrupt, QueueItem
 from twisted_mail.values import BlobRef, DeliveryId
 
-__all__ = ["USE", "VERSION", "NewerVersion", "Outbound", "Place", "caused_by", "encoded", "outbound_item", "outbound_of"]
+__all__ = [
+    "USE",
+    "VERSION",
+    "NewerVersion",
+    "Outbound",
+    "Place",
+    "caused_by",
+    "encoded",
+    "outbound_item",
+    "outbound_of",
+]
 
 USE: Final = "outbound"
 VERSION: Final = 1
@@ -51,8 +61,8 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Where its body lies."""
     header: int = 0
     """Octets of the header block, up to and without the blank line."""
-    body_hash: str = ""
-    """Of what follows the blank line: SHA-256, relaxed (RFC 6376 section 3.4.4), in base64."""
+    body_hash: bytes = b""
+    """Of what follows the blank line: SHA-256, relaxed (RFC 6376 section 3.4.4)."""
     eight_bit: bool = False
     smtputf8: bool = False
     requiretls: bool = False
