@@ -22,7 +22,7 @@ from twisted_mail.signatures import (
 )
 
 T = TypeVar("T")
-NOW: Final = 1_800_000_000
+NOW: Final = 1_700_000_000
 DOMAIN: Final = "example.org"
 
 RSA: Final = PrivateKey.generate("rsa")

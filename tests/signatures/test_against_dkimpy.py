@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.signatures.support import DOMAIN, ED25519, KEYS, NOW, RSA, messages, published, sign, verify
 from twisted_mail.signatures import Result
+from twisted_mail.signatures.fields import split_header
 
 R1, E1 = KEYS
 RECORDS = {f"{key.selector}._domainkey.{DOMAIN}.".encode(): key.key.record().encode() for key in KEYS}
@@ -25,6 +26,10 @@ def by_smtp(message: bytes) -> bytes:
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 proper = messages.map(by_smtp)
+
+
+def names_in(message: bytes) -> list[str]:
+    return [field.name for field in split_header(message[: message.index(b"\r\n\r\n") + 2])]
 
 
 def dns(name: bytes | str, timeout: float = 5) -> bytes | None:
@@ -47,13 +52,13 @@ def agrees(message: bytes) -> bool:
         return False
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(proper, st.booleans())
 def test_dkimpy_verifies_what_we_sign(message: bytes, ed25519: bool) -> None:
-    assert agrees(sign(message, E1 if ed25519 else R1, now=1_700_000_000, lifetime=None))
+    assert agrees(sign(message, E1 if ed25519 else R1, lifetime=None))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     proper,
     st.booleans(),
@@ -66,20 +71,20 @@ def test_we_verify_what_dkimpy_signs(message: bytes, ed25519: bool, header: byte
     assert (found.result, found.reason) == (Result.PASS, "")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(proper, st.data())
 def test_both_judge_a_changed_message_alike(message: bytes, data: st.DataObject) -> None:
-    signed = sign(message, E1, now=1_700_000_000, lifetime=None)
+    signed = sign(message, E1, lifetime=None)
     at = data.draw(st.integers(signed.index(b"From:"), len(signed) - 1))
     octet = data.draw(st.sampled_from(b" a\tB"))
     changed = signed[:at] + bytes([octet]) + signed[at + 1 :]
-    if changed.count(b"\r\n") != signed.count(b"\r\n"):
-        return  # a bare LF, see `by_smtp`
+    if changed.count(b"\r\n") != signed.count(b"\r\n") or names_in(changed) != names_in(signed):
+        return  # a bare LF, see `by_smtp`; what is no field any more, which dkimpy refuses to read
     (found,) = verify(changed, published(*KEYS))
     assert (found.result is Result.PASS) == agrees(changed)
 
 
 @pytest.mark.parametrize("ed25519", [False, True])
 def test_dkimpy_refuses_what_was_changed(ed25519: bool) -> None:
-    signed = sign(b"From: ann@example.org\r\n\r\nbody\r\n", E1 if ed25519 else R1, now=1_700_000_000)
+    signed = sign(b"From: ann@example.org\r\n\r\nbody\r\n", E1 if ed25519 else R1)
     assert not agrees(signed + b"more\r\n")

@@ -12,6 +12,7 @@ arithmetic, for a thread.
 """
 
 from twisted_mail.signatures.arc import ARCVerifier
+from twisted_mail.signatures.canonical import BodyHash, Canon
 from twisted_mail.signatures.keys import BadKey, NoKey, PrivateKey, PublicKey, parse_key_record
 from twisted_mail.signatures.reading import HeaderTooLong, Reading
 from twisted_mail.signatures.results import ArcSet, Chain, ChainResult, Limits, Result, Verification
@@ -24,7 +25,9 @@ __all__ = [
     "ARCVerifier",
     "ArcSet",
     "BadKey",
+    "BodyHash",
     "CannotSeal",
+    "Canon",
     "Chain",
     "ChainResult",
     "DKIMSigner",

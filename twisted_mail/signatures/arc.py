@@ -12,13 +12,13 @@ from twisted_mail.dns.values import DNS
 from twisted_mail.signatures.canonical import BodyHash, relax_field
 from twisted_mail.signatures.fields import Fields, RawField
 from twisted_mail.signatures.lookup import Keys, fetch_keys
-from twisted_mail.signatures.reading import Reading
+from twisted_mail.signatures.reading import NotHashed, Reading
 from twisted_mail.signatures.results import DEFAULT_LIMITS, ArcSet, Chain, ChainResult, Limits, Result
 from twisted_mail.signatures.statement import Statement, Unacceptable, read_message_seal, read_seal, without_signature
 from twisted_mail.signatures.tags import BadTags, number_of, parse_tags
 from twisted_mail.signatures.verifying import Refuted, check_key, check_message
 
-__all__ = ["ARC_FIELDS", "MAX_INSTANCE", "ARCVerifier", "Links", "seal_digest"]
+__all__ = ["ARC_FIELDS", "MAX_INSTANCE", "ARCVerifier", "Links", "seal_digests"]
 
 RESULTS, MESSAGE_SIGNATURE, SEAL = "arc-authentication-results", "arc-message-signature", "arc-seal"
 ARC_FIELDS: Final = (RESULTS, MESSAGE_SIGNATURE, SEAL)
@@ -107,7 +107,10 @@ class ARCVerifier:
             raise _Broken(f"instance {number}: unknown cv=")
         if reading.ways >= self._limits.body_hashes:
             raise _Broken("too many ways to hash the body")
-        body = reading.want(message_signature.body_canon, message_signature.length)
+        try:
+            body = reading.want(message_signature.body_canon, message_signature.length)
+        except NotHashed as error:
+            raise _Broken(f"instance {number} hashes the body in another way") from error
         return _Read(links, message_signature, seal, body)
 
     async def result(self, dns: DNS, now: float) -> ChainResult:
@@ -150,8 +153,9 @@ class ARCVerifier:
         sets = self._sets
         keys = await fetch_keys(dns, [name for each in sets for name in (each.seal.key_name, each.message_signature.key_name)])
         self._check_signature(len(sets), keys, now)
+        digests = seal_digests(self.links)
         for number in range(len(sets), 0, -1):
-            self._check_seal(number, keys)
+            self._check_seal(number, digests[number - 1], keys)
         for number in range(len(sets) - 1, 0, -1):
             try:
                 self._check_signature(number, keys, now)
@@ -168,13 +172,12 @@ class ARCVerifier:
         except Refuted as refuted:
             raise Refuted(refuted.result, f"ARC-Message-Signature {number}: {refuted.reason}") from refuted
 
-    def _check_seal(self, number: int, keys: Keys) -> None:
+    def _check_seal(self, number: int, digest: bytes, keys: Keys) -> None:
         seal = self._sets[number - 1].seal
         try:
             found = check_key(seal, keys, self._limits)
         except Refuted as refuted:
             raise Refuted(refuted.result, f"ARC-Seal {number}: {refuted.reason}") from refuted
-        digest = seal_digest(self.links[:number])
         if not any(key.verifies(seal.signature, digest) for key in found):
             raise _Broken(f"ARC-Seal {number} did not verify")
 
@@ -192,15 +195,16 @@ def _instance(field: RawField) -> int | None:
     return number or None
 
 
-def seal_digest(sets: Sequence[Links]) -> bytes:
-    """What a seal signs (section 5.1.1): the sets in ascending order, in each results, signature, seal; the last seal
-    with its ``b=`` emptied and without a line end."""
-    digest = hashlib.sha256()
-    for each in sets[:-1]:
-        for field in (each.results, each.message_signature, each.seal):
-            digest.update(relax_field(field.raw) + b"\r\n")
-    last = sets[-1]
-    for field in (last.results, last.message_signature):
-        digest.update(relax_field(field.raw) + b"\r\n")
-    digest.update(relax_field(without_signature(last.seal.raw)))
-    return digest.digest()
+def seal_digests(sets: Sequence[Links]) -> list[bytes]:
+    """What each seal signs (section 5.1.1): the sets up to its own in ascending order, in each results, signature, seal;
+    its own seal with ``b=`` emptied and without a line end."""
+    before = hashlib.sha256()
+    digests = []
+    for each in sets:
+        for field in (each.results, each.message_signature):
+            before.update(relax_field(field.raw) + b"\r\n")
+        own = before.copy()
+        own.update(relax_field(without_signature(each.seal.raw)))
+        digests.append(own.digest())
+        before.update(relax_field(each.seal.raw) + b"\r\n")
+    return digests

@@ -50,7 +50,14 @@ class BodyHash:
         self.size = 0
         """Octets of the canonical body so far."""
 
-    def feed(self, chunk: bytes) -> None:
+    @classmethod
+    def known(cls, canon: Canon, digest: bytes) -> BodyHash:
+        """One that was made before; its `size` is not known any more."""
+        made = cls(canon)
+        made._digest = digest
+        return made
+
+    def update(self, chunk: bytes) -> None:
         """The next octets of the body."""
         data = self._held + chunk if self._held else chunk
         if self._canon is Canon.RELAXED:

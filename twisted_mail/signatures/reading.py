@@ -11,13 +11,17 @@ from typing import Final
 from twisted_mail.signatures.canonical import BodyHash, Canon
 from twisted_mail.signatures.fields import Fields, find_body, split_header
 
-__all__ = ["HeaderTooLong", "Reading"]
+__all__ = ["HeaderTooLong", "NotHashed", "Reading"]
 
 HEADER_BYTES: Final = 1 << 20
 
 
 class HeaderTooLong(Exception):
     """The header has more octets than are looked at."""
+
+
+class NotHashed(Exception):
+    """The body has passed, and was not hashed in the way that is wanted."""
 
 
 class Reading:
@@ -36,6 +40,18 @@ class Reading:
         self.too_long = False
         """The header is longer than the limit: nothing can be said of it."""
 
+    @classmethod
+    def of_header(cls, header: bytes, relaxed: bytes, *at_body: Callable[[Reading], None]) -> Reading:
+        """A message whose body passed before: its header (with or without the blank line), and the SHA-256 of its
+        relaxed body. Closed."""
+        made = cls()
+        made._held = None
+        made._hashes[(Canon.RELAXED, None)] = BodyHash.known(Canon.RELAXED, relaxed)
+        made._fields = Fields(split_header(header))
+        for ask in at_body:
+            ask(made)
+        return made
+
     @property
     def fields(self) -> Fields:
         """Raises: HeaderTooLong, RuntimeError before the header is there."""
@@ -46,11 +62,11 @@ class Reading:
         return self._fields
 
     def want(self, canon: Canon, length: int | None = None) -> BodyHash:
-        """The hash that the body will have. To be called by *at_body* only."""
+        """The hash that the body will have. To be called by *at_body* only. Raises: NotHashed."""
         key = (canon, length)
         if (found := self._hashes.get(key)) is None:
             if self._held is None:
-                raise RuntimeError("the body has passed")
+                raise NotHashed("the body has passed")
             found = self._hashes[key] = BodyHash(canon, length)
         return found
 
@@ -63,7 +79,7 @@ class Reading:
         """The next octets of the message."""
         if self._held is None:
             for each in self._hashes.values():
-                each.feed(chunk)
+                each.update(chunk)
             return
         searched = len(self._held)
         self._held += chunk
@@ -89,7 +105,7 @@ class Reading:
             ask(self)
         rest, self._held = bytes(self._held[at:]), None
         for each in self._hashes.values():
-            each.feed(rest)
+            each.update(rest)
 
     def _give_up(self) -> None:
         self.too_long = True

@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Final
 
-from twisted_mail.signatures.arc import MAX_INSTANCE, ARCVerifier, Links, seal_digest
+from twisted_mail.signatures.arc import MAX_INSTANCE, ARCVerifier, Links, seal_digests
 from twisted_mail.signatures.canonical import BodyHash, Canon
 from twisted_mail.signatures.fields import Fields
 from twisted_mail.signatures.reading import Reading
@@ -124,4 +124,4 @@ class Unsealed:
         own = Links(raw_field(results), raw_field(message_signature), raw_field(field))
         # Section 5.1.2: what is broken is not sealed again.
         before: tuple[Links, ...] = () if self._chain is Chain.FAIL else self._links
-        return field + fold_base64(key.key.sign(seal_digest((*before, own)))) + b"\r\n"
+        return field + fold_base64(key.key.sign(seal_digests((*before, own))[-1])) + b"\r\n"
