@@ -263,6 +263,8 @@ class Verdict:
     """The server offers DSN and was told what is wished: a report of success is its business now (RFC 3461 section 5.2.2)."""
     remote: bool = True
     """`reply` are the server's own words (Remote-MTA and Diagnostic-Code in a bounce)."""
+    note: str = ""
+    """What else the trace should tell, e.g. why the message went in the clear though TLS was offered."""
 
 
 class Sending(Protocol):

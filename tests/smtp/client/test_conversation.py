@@ -86,7 +86,7 @@ def test_both_engines_agree_about_what_was_taken(
             if address not in good:
                 assert said.startswith("rcpt 550")
             elif profile == "lmtp":
-                assert said.startswith({"full": "end 452", "gone": "end 450"}.get(address.partition("@")[0], "end 250"))
+                assert said.startswith({"full": "end 452", "gone": "end 550"}.get(address.partition("@")[0], "end 250"))
             else:
                 assert said.startswith("end ")
     assert next(taken, None) is None and next(verdicts, None) is None

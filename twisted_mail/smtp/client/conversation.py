@@ -125,6 +125,8 @@ class Conversation:
         self.tls_refusal: Reply | None = None
         """What the server said instead of going on with STARTTLS."""
         self.transactions = 0
+        self.heard = 0
+        """Whole replies so far: how a slow server is told from one that does not get on."""
 
     # --- what the driver uses
 
@@ -300,6 +302,7 @@ class Conversation:
 
     def _hear(self, reply: Reply) -> None:
         awaited = self._awaited
+        self.heard += 1
         if reply.code == 421:
             if awaited and awaited[0][0] is _Awaited.QUIT:
                 awaited.clear()

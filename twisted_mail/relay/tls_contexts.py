@@ -1,0 +1,149 @@
+"""TLS as a client: what is offered to a server, and what is thought of the certificate that it shows.
+
+A handshake never fails here because of a certificate: whether the certificate is good enough is looked at when it is done
+(`ClientTLS.fault`), so that the reason can be told in words, and counted.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL import SSL
+from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
+from zope.interface import implementer
+
+from twisted_mail.relay import dane
+from twisted_mail.relay.values import Protection, TLSFailure, TLSMode
+
+__all__ = ["ClientTLS", "DANEMatch"]
+
+DANEMatch = Callable[[Sequence[bytes], Sequence[str], Sequence[object]], bool]
+"""(DER certificates, the server's first; names; TLSA records) -> whether they agree."""
+
+_EXPIRED: Final = (9, 10)
+"""X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
+_WORDS: Final = {
+    2: "its issuer is not known",
+    7: "its signature is wrong",
+    9: "it is not valid yet",
+    10: "it has expired",
+    18: "it is signed by itself",
+    19: "its chain ends in an authority that is not trusted",
+    20: "its issuer is not known",
+    21: "it was sent without its issuer",
+    23: "it was revoked",
+    24: "an issuer of it is no authority",
+    26: "it is not meant for servers",
+}
+"""By OpenSSL's X509_V_ERR_*."""
+
+
+@implementer(IOpenSSLClientConnectionCreator)
+class _Creator:
+    """One handshake: the server is told which name is meant (RFC 6066 section 3)."""
+
+    def __init__(self, context: SSL.Context, server_name: str) -> None:
+        self._context = context
+        self._server_name = server_name
+
+    def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
+        """For Twisted. Any: whatever protocol asks."""
+        connection = SSL.Connection(self._context, None)
+        if self._server_name:
+            connection.set_tlsext_host_name(self._server_name.encode("ascii"))
+        connection.set_app_data([])
+        return connection
+
+
+class ClientTLS:
+    """*authorities*: a PEM file of those that are trusted; None: the system's own."""
+
+    def __init__(self, authorities: Path | None = None, *, match: DANEMatch = dane.matches) -> None:
+        self._match = match
+        # RFC 7435: any TLS is better than none, so where nothing is asked of it, old versions and ciphers are taken
+        self._any = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        self._any.set_min_proto_version(SSL.TLS1_VERSION)
+        self._any.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+        self._strict = SSL.Context(SSL.TLS_CLIENT_METHOD)
+        self._strict.set_min_proto_version(SSL.TLS1_2_VERSION)
+        for context in (self._any, self._strict):
+            context.set_options(SSL.OP_NO_COMPRESSION)
+            context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+            context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        if authorities is None:
+            self._strict.set_default_verify_paths()
+        else:
+            self._strict.load_verify_locations(str(authorities))
+        self._strict.set_verify(SSL.VERIFY_PEER, _note)
+
+    def creator(self, protection: Protection, host_name: str) -> Any:
+        """What `transport.startTLS` takes; Any, since Twisted has no common type for what it takes."""
+        strict = protection.mode in (TLSMode.VERIFIED, TLSMode.DANE) or protection.testing
+        name = host_name
+        if protection.mode is TLSMode.DANE and protection.names:
+            name = protection.names[0]  # RFC 7672 section 8.1: the TLSA base domain
+        return _Creator(self._strict if strict else self._any, name if _is_name(name) else "")
+
+    def fault(self, connection: SSL.Connection, protection: Protection) -> tuple[TLSFailure, str] | None:
+        """What is wrong with the certificate shown on *connection*, if *protection* looks at it."""
+        if protection.mode is TLSMode.DANE:
+            chain = connection.get_peer_cert_chain(as_cryptography=True) or []
+            shown = [each.public_bytes(Encoding.DER) for each in chain]
+            if self._match(shown, protection.names, protection.tlsa):
+                return None
+            return TLSFailure.VALIDATION_FAILURE, "The server's certificate is not the one that its TLSA records name"
+        if protection.mode is not TLSMode.VERIFIED and not protection.testing:
+            return None
+        certificate = connection.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            return TLSFailure.CERTIFICATE_NOT_TRUSTED, "The server showed no certificate"
+        faults: list[int] = connection.get_app_data()
+        if faults:
+            worst = next((each for each in faults if each not in _EXPIRED), faults[0])
+            kind = TLSFailure.CERTIFICATE_EXPIRED if worst in _EXPIRED else TLSFailure.CERTIFICATE_NOT_TRUSTED
+            return kind, f"The server's certificate is not to be trusted: {_WORDS.get(worst, f'error {worst} of OpenSSL')}"
+        if protection.names and not _is_for(certificate, protection.names):
+            wanted = " or ".join(protection.names)
+            return TLSFailure.CERTIFICATE_HOST_MISMATCH, f"The server's certificate is not for {wanted}"
+        return None
+
+
+def _note(connection: SSL.Connection, certificate: Any, error: int, depth: int, well: int) -> bool:
+    """Keep what OpenSSL finds, and go on. Any: an OpenSSL.crypto.X509, which is not looked at."""
+    if not well:
+        connection.get_app_data().append(error)
+    return True
+
+
+def _is_name(host: str) -> bool:
+    """RFC 6066 section 3: no address literals."""
+    try:
+        ipaddress.ip_address(host.strip("[]").removeprefix("IPv6:"))
+    except ValueError:
+        return bool(host) and host.isascii() and "/" not in host
+    return False
+
+
+def _is_for(certificate: x509.Certificate, names: Sequence[str]) -> bool:
+    """Whether one of *names* is among the certificate's (RFC 6125 section 6.4, RFC 8461 section 4.1); its common name does
+    not count."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (x509.ExtensionNotFound, x509.DuplicateExtension, ValueError):
+        return False
+    patterns = found.get_values_for_type(x509.DNSName)
+    for name in names:
+        try:
+            address = ipaddress.ip_address(name.strip("[]").removeprefix("IPv6:"))
+        except ValueError:
+            if any(dane.host_matches(pattern, name) for pattern in patterns):
+                return True
+        else:
+            if address in found.get_values_for_type(x509.IPAddress):
+                return True
+    return False
