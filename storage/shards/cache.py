@@ -96,7 +96,7 @@ class FolderCache:
             before, folders = self._left.pop(name, (0, []))
             self._left[name] = (before + size, [*folders, folder])
             self.size += size
-        self._shrink(None)
+        self._shrink()
 
     def get(self, account: AccountId) -> OpenState | None:
         """The state that is open, which counts as used now."""
@@ -121,7 +121,7 @@ class FolderCache:
         self.forget(state.account)
         self._open[state.account] = state
         self.size += state.size
-        self._shrink(state)
+        self._shrink()
 
     def discard(self, state: OpenState) -> None:
         """Something is wrong with its files: they are not used again."""
@@ -144,7 +144,7 @@ class FolderCache:
         state.users -= 1
         if state.doomed and not state.users:
             shutil.rmtree(state.folder, ignore_errors=True)
-        self._shrink(None)
+        self._shrink()
 
     def _doom(self, state: OpenState) -> None:
         self.size -= state.size
@@ -158,14 +158,14 @@ class FolderCache:
         for folder in folders:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _shrink(self, besides: OpenState | None) -> None:
-        """Remove what was not used for longest, as far as there is too much."""
+    def _shrink(self) -> None:
+        """Remove what was not used for longest, as far as there is too much; what was used last stays in any case."""
         while self.size > self.limit and self._left:
             self._remove_left(next(iter(self._left)))
-        for state in list(self._open.values()):
+        for state in list(self._open.values())[:-1]:
             if self.size <= self.limit:
                 return
-            if state.users == 0 and state is not besides:
+            if state.users == 0:
                 del self._open[state.account]
                 self._doom(state)
 

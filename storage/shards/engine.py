@@ -26,7 +26,9 @@ LEAST_CACHE_BYTES: Final = 1 << 20
 class ShardsEngine:
     """Has search only. Implements `Engine`."""
 
-    account_log = messages = lists = blobs = references = directory = queue = bus = cache = leases = allowances = members = None
+    account_log = messages = lists = blobs = references = directory = queue = bus = cache = leases = allowances = (
+        members
+    ) = None
     records = None
 
     def __init__(

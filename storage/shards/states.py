@@ -195,9 +195,7 @@ class States:
         if present is not None:
             self.cache.use(present)
         try:
-            missing = await self.threads.run(
-                link_files, folder, manifest.files, present, self.cache.remnants(account)
-            )
+            missing = await self.threads.run(link_files, folder, manifest.files, present, self.cache.remnants(account))
             await self.parts.fetch(missing, folder_of(account, self.kind), folder)
         finally:
             if present is not None:

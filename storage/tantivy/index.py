@@ -81,9 +81,7 @@ class TantivyIndex:
         names = [name for name in fields or FIELDS if name in FIELDS]
         with _reading():
             index = tantivy.Index.open(str(folder))
-            wanted = [
-                (tantivy.Occur.Must, self._somewhere(index.schema, names, word)) for word in dict.fromkeys(words)
-            ]
+            wanted = [(tantivy.Occur.Must, self._somewhere(index.schema, names, word)) for word in dict.fromkeys(words)]
             asked = tantivy.Query.boolean_query(wanted) if wanted else tantivy.Query.all_query()
             searcher = index.searcher()
             found = searcher.search(asked, limit, count=False, order_by_field="received", order=tantivy.Order.Desc)

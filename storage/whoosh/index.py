@@ -54,9 +54,7 @@ def change(folder: Path, documents: Sequence[SearchDocument], removed: Sequence[
             # what one writer adds it does not find again: neither to replace nor to remove it
             last = {document.message: document for document in documents if document.message not in removed}
             for document in last.values():
-                writer.update_document(
-                    message=str(document.message), received=document.received, **indexed(document)
-                )
+                writer.update_document(message=str(document.message), received=document.received, **indexed(document))
             for message in removed:
                 writer.delete_by_term("message", str(message))
 

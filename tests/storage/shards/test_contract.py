@@ -47,5 +47,3 @@ class TantivyOnEncryptedObjectStoreTests(WhooshOnObjectStoreTests):
 
     def index(self) -> WordIndex:
         return tantivy_index()
-
-

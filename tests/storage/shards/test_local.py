@@ -165,7 +165,10 @@ class EngineTests(ShardsCase):
                 self.assertEqual(await engine.search.reached(self.account), 0)
 
     async def test_shards_are_kept_beside_the_blobs_where_those_are_objects(self) -> None:
-        metadata, blobs = open_engine("memory:", self.context(self.folder())), open_engine("memory:", self.context(self.folder()))
+        metadata, blobs = (
+            open_engine("memory:", self.context(self.folder())),
+            open_engine("memory:", self.context(self.folder())),
+        )
         kept = []
         for url, form in (("whoosh:", SharedShards), ("whoosh:?shards=local", LocalShards)):
             with patch.object(blobs, "objects", self.objects, create=True):
