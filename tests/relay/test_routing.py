@@ -150,6 +150,27 @@ class MXTests(RoutingCase):
             self.dns.ttl = ttl
             self.assertEqual(self.route("example.org").ttl, wanted)
 
+    def test_a_route_is_kept_while_it_holds_and_mixes_its_hosts_anew(self) -> None:
+        self.exchangers(*((10, f"mx{n}.example.org") for n in range(4)), (20, "mx9.example.org"))
+        self.hosts(**{f"mx{n}": (f"192.0.2.{n + 1}",) for n in range(10)})
+        clock = Clock()
+        router = Router(self.dns, rng=random.Random(3), clock=clock.seconds)
+        first = self.route("example.org", router)
+        asked = len(self.dns.asked)
+        clock.advance(100)
+        routes = [self.route("example.org", router) for _ in range(30)]
+        self.assertEqual(len(self.dns.asked), asked)
+        self.assertEqual({route.ttl for route in routes}, {200.0})
+        self.assertEqual({route.hosts[-1].name for route in routes}, {"mx9.example.org"})
+        self.assertEqual({route.hosts[0].name for route in routes}, {f"mx{n}.example.org" for n in range(4)})
+        self.assertEqual(set(routes[0].hosts), set(first.hosts))
+        clock.advance(201)
+        self.route("example.org", router)
+        self.assertEqual(len(self.dns.asked), 2 * asked)
+        router.flush("example.org")
+        self.route("example.org", router)
+        self.assertEqual(len(self.dns.asked), 3 * asked)
+
     def test_addresses_that_nobody_has(self) -> None:
         self.exchangers((10, "mx1.example.org"))
         self.hosts(mx1=("0.0.0.0", "255.255.255.255", "224.0.0.1", "::", "ff02::1", "::ffff:127.0.0.1", "127.0.0.1", "192.0.2.1"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import dns.exception
 import dns.rdata
@@ -73,7 +73,8 @@ class _Outcome:
     """What is cached: records, or a denial, or a failure."""
 
     kind: Kind
-    records: tuple[dns.rdata.Rdata, ...] = ()
+    records: tuple[object, ...] = ()
+    """Values of ours already: an answer is read once and given many times."""
     name: str = ""
     secure: bool = False
     ttl: float = 0.0
@@ -153,16 +154,16 @@ class Resolver:
             name = a_labels(name)
         except BadName as error:
             raise NoSuchName(name[:253]) from error  # nothing of that form is in the DNS
-        outcome, left = await self._find(name, form.type)
+        outcome, left = await self._find(name, form)
         if outcome.kind is Kind.FAILED:
             raise DNSFailure(f"{form.type} of {name}: {outcome.why}")
         if outcome.kind is Kind.NO_NAME:
             raise NoSuchName(outcome.name, secure=outcome.secure)
-        values = list(dict.fromkeys(form.read(record) for record in outcome.records))
-        return Answer(tuple(self._cut(name, values)), left, outcome.secure, outcome.name)
+        return Answer(outcome.records, left, outcome.secure, outcome.name)  # type: ignore[arg-type]  # `form` made them
 
-    def _cut(self, name: str, values: list[T]) -> list[T]:
-        """Not more than anybody needs."""
+    def _read(self, name: str, form: _Form[Any], records: tuple[dns.rdata.Rdata, ...]) -> tuple[object, ...]:
+        """Each record once, and not more than anybody needs."""
+        values: list[Any] = list(dict.fromkeys(form.read(record) for record in records))
         if values and isinstance(values[0], MX):
             values.sort()
         kept, octets = values[: self.settings.records], 0
@@ -174,10 +175,11 @@ class Resolver:
                 break
         if len(kept) < len(values):
             self._log.info("{name} has {count} records; {kept} are used", name=name, count=len(values), kept=len(kept))
-        return kept
+        return tuple(kept)
 
-    async def _find(self, name: str, type: str) -> tuple[_Outcome, float]:
+    async def _find(self, name: str, form: _Form[T]) -> tuple[_Outcome, float]:
         """From the cache, from whoever is asking the same, or from a server; with the seconds for which it holds."""
+        type = form.type
         cached = self._cache.get(name, type) or self._cache.get(name, _DENIED)
         if cached is not None:
             return cached
@@ -189,7 +191,7 @@ class Resolver:
         else:
             self._asking[key] = [mine]
             # On its own, so that an asker who is cancelled takes nothing away from the others.
-            Deferred.fromCoroutine(self._resolve(name, type)).addBoth(self._tell, key)
+            Deferred.fromCoroutine(self._resolve(name, form)).addBoth(self._tell, key)
         outcome = await mine
         return outcome, outcome.ttl
 
@@ -208,13 +210,13 @@ class Resolver:
         for waiting in self._asking.pop(key):
             waiting.callback(result)
 
-    async def _resolve(self, name: str, type: str) -> _Outcome:
+    async def _resolve(self, name: str, form: _Form[T]) -> _Outcome:
         """Ask, and follow aliases that a reply leaves open. Never raises."""
         deadline = self._clock.seconds() + self.settings.limit_seconds
         seen, secure, ttl, current = {name}, True, self.settings.ttl_seconds, name
         aliases = 0
         while True:
-            reply = await self._reply(current, type, deadline, self.settings.aliases - aliases)
+            reply = await self._reply(current, form.type, deadline, self.settings.aliases - aliases)
             if reply.kind is Kind.FAILED:
                 return _Outcome(Kind.FAILED, why=reply.why, ttl=self.settings.failure_seconds)
             secure = secure and reply.authentic and self.settings.dnssec
@@ -223,7 +225,7 @@ class Resolver:
             if reply.kind is not Kind.ALIAS:
                 if reply.kind is not Kind.RECORDS:
                     ttl = min(ttl, self.settings.negative_seconds)
-                return _Outcome(reply.kind, reply.records, reply.name, secure, ttl)
+                return _Outcome(reply.kind, self._read(name, form, reply.records), reply.name, secure, ttl)
             current = reply.name
             if current in seen:
                 why = f"CNAMEs in a circle at {current}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
+from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from itertools import zip_longest
 from typing import Any, Final, TypeVar
@@ -44,6 +46,8 @@ class RoutingSettings:
     """Networks to which an MX record must not lead, e.g. 127.0.0.0/8 and a site's own (operators' routes may)."""
     longest_seconds: float = 3600.0
     """A route is not used longer, whatever the TTL."""
+    routes: int = 20_000
+    """Most routes kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ async def together(questions: Sequence[Coroutine[Any, Any, T]]) -> list[T | Exce
 
 
 class Router:
-    """Finds routes. Nothing is kept here: the resolver keeps answers for as long as they hold."""
+    """Finds routes, and keeps those that it found for as long as their records hold."""
 
     def __init__(
         self,
@@ -86,8 +90,11 @@ class Router:
         is_own: Callable[[str], bool] = lambda address: False,
         settings: RoutingSettings | None = None,
         rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """*own_names* are this server's host names (A-labels, lower case); *is_own* says whether it listens at an address."""
+        self._clock = clock
+        self._kept: OrderedDict[str, tuple[Route, float]] = OrderedDict()
         self._dns = dns
         self._static = static or StaticRoutes({})
         self._own_names = own_names
@@ -97,6 +104,38 @@ class Router:
 
     async def route(self, domain: str) -> Route:
         """The way to *domain* (any spelling, or an address literal) as of now. Raises RouteFailure."""
+        kept = self._kept.get(domain)
+        if kept is not None:
+            route, until = kept
+            left = until - self._clock()
+            if left > 0:
+                self._kept.move_to_end(domain)
+                return replace(route, hosts=self._shuffled(route.hosts), ttl=left)
+            del self._kept[domain]
+        route = await self._find(domain)
+        if self._settings.routes > 0:
+            self._kept[domain] = (route, self._clock() + route.ttl)
+            while len(self._kept) > self._settings.routes:
+                self._kept.popitem(last=False)
+        return route
+
+    def flush(self, domain: str | None = None) -> None:
+        """Forget the route of *domain*, or all; the resolver forgets its answers by itself."""
+        if domain is None:
+            self._kept.clear()
+        else:
+            self._kept.pop(domain, None)
+
+    def _shuffled(self, hosts: tuple[Host, ...]) -> tuple[Host, ...]:
+        """Equal ones in another order each time: the load is spread over messages, not over TTLs."""
+        if len(hosts) < 2:
+            return hosts
+        mixed = list(hosts)
+        self._rng.shuffle(mixed)
+        mixed.sort(key=lambda host: host.preference)
+        return tuple(mixed)
+
+    async def _find(self, domain: str) -> Route:
         if domain.startswith("["):
             static = self._static.find(domain)
             return await self._configured(domain, static) if static else self._literal(domain)
