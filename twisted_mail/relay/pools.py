@@ -36,6 +36,7 @@ __all__ = [
     "Pools",
     "Providers",
     "Wait",
+    "check",
     "families_of",
     "read_pools",
     "read_providers",
@@ -174,7 +175,9 @@ class Pools:
         self.plans = plans
         self._blocks = blocks
         self.providers = providers if providers is not None else Providers()
-        _check(pools, streams)
+        problems = check(pools, streams)
+        if problems:
+            raise Wrong(problems)
 
     def all(self) -> Sequence[Pool]:
         """In the order of the configuration."""
@@ -275,7 +278,8 @@ def _preferred(
     return sorted(standings, key=lambda each: (each[2].limit is None, score(*each)))
 
 
-def _check(pools: Sequence[Pool], streams: Streams) -> None:
+def check(pools: Sequence[Pool], streams: Streams) -> list[tuple[str, str]]:
+    """What is wrong with *pools* and *streams* together: dotted keys, and sentences."""
     problems = []
     seen: dict[str, str] = {}
     names = [pool.name for pool in pools]
@@ -294,8 +298,7 @@ def _check(pools: Sequence[Pool], streams: Streams) -> None:
         for name in stream.pools:
             if name not in names:
                 problems.append((f"relay.streams.{stream.name}.pools", f"there is no pool {name!r}"))
-    if problems:
-        raise Wrong(problems)
+    return problems
 
 
 def read_pools(tables: object) -> list[Pool]:
