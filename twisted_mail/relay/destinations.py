@@ -31,6 +31,9 @@ class DestinationSettings:
     """The same at the beginning."""
     waiting: int = 200
     """Items that may wait for one in this process; further ones are put off without being tried."""
+    strangers: int = 100
+    """Items that may wait for all those together of which it is not known whether they answer: dead ones among them must not
+    hold on to everything."""
     recipients: int = 100
     """Recipients of one transaction (RFC 5321 section 4.5.3.1.8)."""
     down_seconds: float = 60.0
@@ -86,6 +89,10 @@ class Job:
             self.done.errback(error)
 
 
+STRANGE_SECONDS: Final = 20.0
+"""For which an item is put off while it is being found out whether its destination answers."""
+FULL_SECONDS: Final = 5.0
+"""For which it is put off at least when enough wait."""
 SLOWING: Final = ("421", "4.7.", "4.3.2", "4.4.5", "4.5.3", "rate", "too many", "throttl")
 GREYLISTING: Final = ("greylist", "graylist", "greylisted")
 
@@ -98,6 +105,15 @@ def slows(verdict: Verdict) -> bool:
     return any(word in text for word in SLOWING) and not any(word in text for word in GREYLISTING)
 
 
+class Strangers:
+    """How many items wait for destinations that were never reached."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting = 0
+
+
 class Destination:
     """One of them, and what waits for it here."""
 
@@ -107,6 +123,7 @@ class Destination:
         "_pauses",
         "_send",
         "_settings",
+        "_strangers",
         "_timer",
         "_waiting",
         "down_reply",
@@ -127,12 +144,14 @@ class Destination:
         settings: DestinationSettings,
         clock: Any,
         send: Callable[[Destination, Sequence[Job]], Deferred[None]],
+        strangers: Strangers,
     ) -> None:
         # clock provides IReactorTime
         self.name = name
         self._settings = settings
         self._clock = clock
         self._send = send
+        self._strangers = strangers
         self._waiting: OrderedDict[Hashable, deque[Job]] = OrderedDict()
         self.waiting = 0
         self.running = 0
@@ -162,22 +181,35 @@ class Destination:
         if now < self.down_until:
             job.end(Verdict(Result.TEMPORARY, self.down_reply, Stage.CONNECT, about_connection=True, remote=False))
             return
-        # while nobody knows whether it is alive, few wait for it: a dead one must not hold on to many
-        room = self._settings.waiting if self.known else max(2 * int(self.limit), 2)
-        if self.waiting >= room:
-            self.slot = max(self.slot, now + (5.0 if self.known else 20.0)) + 1.0 / self.speed
-            job.end(PutOff(self.slot - now, f"{self.waiting} wait for {self.name} already"))
+        crowded = not self.known and self.waiting >= 2 and self._strangers.waiting >= self._settings.strangers
+        if crowded or self.waiting >= self._settings.waiting:
+            if crowded:
+                seconds = STRANGE_SECONDS
+            else:
+                self.slot = max(self.slot, now + FULL_SECONDS) + 1.0 / self.speed
+                seconds = self.slot - now
+            job.end(PutOff(seconds, f"{self.waiting} wait for {self.name} already"))
             return
         self._waiting.setdefault(job.key, deque()).append(job)
-        self.waiting += 1
-        self.pump()
+        self._count(1)
+        # not at once: others of the same message may come in the same moment, and go along
+        self._pump_in(0.0)
+
+    def _count(self, more: int) -> None:
+        self.waiting += more
+        if not self.known:
+            self._strangers.waiting += more
+
+    def _pump_in(self, seconds: float) -> None:
+        if self._timer is None or not self._timer.active():
+            self._timer = self._clock.callLater(seconds, self.pump)
 
     def pump(self) -> None:
         """Begin as many conversations as may be."""
         now = self._clock.seconds()
         if now < self.not_before:
-            if self.waiting and (self._timer is None or not self._timer.active()):
-                self._timer = self._clock.callLater(self.not_before - now, self.pump)
+            if self.waiting:
+                self._pump_in(self.not_before - now)
             return
         # one that was never reached is asked by one conversation first, if it had failures
         most = int(self.limit) if self.known or not self._failures else 1
@@ -199,7 +231,7 @@ class Destination:
         jobs: list[Job] = []
         while line and len(jobs) < self._settings.recipients:
             job = line.popleft()
-            self.waiting -= 1
+            self._count(-1)
             if not job.gone:
                 jobs.append(job)
         if not line:
@@ -210,7 +242,7 @@ class Destination:
         """They were taken out, and could not go along: first in line again."""
         for job in reversed(jobs):
             self._waiting.setdefault(job.key, deque()).appendleft(job)
-            self.waiting += 1
+            self._count(1)
 
     def _ended(self, result: Any) -> None:
         self.running -= 1
@@ -232,7 +264,9 @@ class Destination:
                 self.down_reply = f"{last.reply} (heard when it was last tried)"
                 self._clear(last)
             return
-        self.known = True
+        if not self.known:
+            self._strangers.waiting -= self.waiting
+            self.known = True
         self._failures = 0
         if any(slows(verdict) for verdict in verdicts):
             self._pauses += 1
@@ -252,7 +286,8 @@ class Destination:
 
     def _clear(self, verdict: Verdict) -> None:
         """It is down: who waits for it hears so."""
-        waiting, self._waiting, self.waiting = self._waiting, OrderedDict(), 0
+        waiting, self._waiting = self._waiting, OrderedDict()
+        self._count(-self.waiting)
         for line in waiting.values():
             for job in line:
                 job.end(verdict)
@@ -277,13 +312,14 @@ class Destinations:
         self._settings = settings
         self._clock = clock
         self._send = send
+        self._strangers = Strangers()
         self._known: OrderedDict[str, Destination] = OrderedDict()
 
     def of(self, name: str) -> Destination:
         """The destination called *name*."""
         found = self._known.get(name)
         if found is None:
-            found = self._known[name] = Destination(name, self._settings, self._clock, self._send)
+            found = self._known[name] = Destination(name, self._settings, self._clock, self._send, self._strangers)
             if len(self._known) > self._settings.remembered:
                 self._forget()
         self._known.move_to_end(name)

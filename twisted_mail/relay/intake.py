@@ -89,8 +89,6 @@ class Outgoing:
         journal: Journal,
         clock: Any,
         *,
-        expire_seconds: float = 5 * 86_400.0,
-        most_hold_seconds: float = 0.0,
         wall: Callable[[], float] = time.time,
         woken: Callable[[], None] = lambda: None,
         rewrite: Callable[[str], Awaitable[str]] | None = None,
@@ -103,8 +101,6 @@ class Outgoing:
         self.spools = spools
         self.streams = streams
         self.journal = journal
-        self.expire_seconds = expire_seconds
-        self.most_hold_seconds = most_hold_seconds
         self.wall = wall
         self.rewrite = rewrite
         self._clock = clock
@@ -344,7 +340,6 @@ class OutgoingMail:
             deliver_by=None if envelope is None or envelope.deliver_by is None else now + envelope.deliver_by[0],
             deliver_by_mode="" if envelope is None or envelope.deliver_by is None else envelope.deliver_by[1],
             due=due,
-            expires=max(due, now) + outgoing.expire_seconds,
         )
 
 

@@ -79,8 +79,6 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``N`` or ``R``, and ``T`` where a trace is wished."""
     due: float = 0.0
     """Before this it was not to be sent (RFC 4865); its time begins here. Seconds since 1970."""
-    expires: float = 0.0
-    """Seconds since 1970; 0: what the configuration says."""
     warned: bool = False
     """The sender was told that it takes longer."""
     trail: tuple[tuple[float, str], ...] = ()

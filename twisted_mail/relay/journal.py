@@ -29,7 +29,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     at: float
     """Seconds since 1970."""
     what: str
-    """``queued``, ``delivered``, ``deferred``, ``bounced``, ``held``, ``put-off``, ``warned``, ``suppressed``, ``expired``, ``deleted``, …"""
+    """``queued``, ``delivered``, ``deferred``, ``warned``, ``bounced``, ``expired``, ``held``."""
     id: str
     """The delivery's."""
     address: str

@@ -363,11 +363,11 @@ class RelayWorker:
 
     async def _deferred(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict) -> None:
         now, item, schedule = self._wall(), work.item, self.settings.schedule
-        expires = outbound.expires or item.created + schedule.expire
+        began = max(outbound.due, item.created)
+        expires = began + schedule.expire
         if now >= expires:
             await self._given_up(work, outbound, body, verdict, "expired")
             return
-        began = max(outbound.due, item.created)
         later = self._with(outbound, verdict)
         late = schedule.warn and now - began >= schedule.warn
         if outbound.deliver_by is not None and outbound.deliver_by_mode.startswith("N"):
