@@ -20,6 +20,7 @@ from twisted_mail.admin.about import completion, version
 from twisted_mail.admin.accounts import account
 from twisted_mail.admin.aliases import alias
 from twisted_mail.admin.config import config
+from twisted_mail.admin.dkim import dkim
 from twisted_mail.admin.doctor import doctor
 from twisted_mail.admin.domains import domain
 from twisted_mail.admin.init import init
@@ -60,7 +61,7 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
 
 
 for _noun in (
-    init, domain, user, alias, account, import_mail, export_mail, queue, storage, doctor, config, version, completion
+    init, domain, user, alias, dkim, account, import_mail, export_mail, queue, storage, doctor, config, version, completion
 ):  # fmt: skip
     mailctl.add_command(_noun)
 
