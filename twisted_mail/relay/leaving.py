@@ -48,7 +48,7 @@ class Leaving:
         pools = part(read_pools, "pools", none)
         providers = part(read_providers, "providers", Providers())
         warm_up = part(WarmUpSettings.read, "warm_up", WarmUpSettings())
-        streams = Streams([Stream(NORMAL, ())])
+        streams = Streams([Stream(NORMAL, (), suppress=False)])
         if pools:  # else every stream would name a pool that could not be read
             names = [pool.name for pool in pools]
             streams = part(lambda tables: Streams.read(tables, names, names[:1]), "streams", streams)

@@ -137,6 +137,9 @@ class Stream:
     one_click: bool = False
     """Its mail must carry one-click unsubscribe (RFC 8058): it is added where it is missing, and an address that
     unsubscribed or complained gets nothing more of this stream."""
+    suppress: bool = True
+    """Addresses that bounced for good are not written to again for a while. Not in `normal`: who writes to a person wants
+    the server's own answer."""
 
 
 class Streams:
@@ -187,7 +190,7 @@ class Streams:
         if all(stream.name != NORMAL for stream in streams):
             if not default:
                 problems.append((f"{table.key}.{NORMAL}", "is missing: it takes what no other stream does"))
-            streams.append(Stream(NORMAL, tuple(default)))
+            streams.append(Stream(NORMAL, tuple(default), suppress=False))
         if problems:
             raise Wrong(problems)
         return cls(streams)
@@ -207,10 +210,16 @@ def _read_stream(table: Table, name: str, pools: Collection[str]) -> Stream:
         match = _read_match(table.table("match"))
     elif name != NORMAL:
         table.wrong("match", "is missing: without it no message would ever be in this stream")
-    one_click = table.flag("one_click")
+    one_click, suppress = table.flag("one_click"), table.flag("suppress")
     table.end()
-    # marketing is what mailbox providers ask one-click unsubscribe of
-    return Stream(name, tuple(dict.fromkeys(named)), match, name == "marketing" if one_click is None else one_click)
+    return Stream(
+        name,
+        tuple(dict.fromkeys(named)),
+        match,
+        # marketing is what mailbox providers ask one-click unsubscribe of
+        name == "marketing" if one_click is None else one_click,
+        name != NORMAL if suppress is None else suppress,
+    )
 
 
 def _read_match(table: Table) -> Match:
