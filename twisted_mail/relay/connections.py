@@ -163,9 +163,9 @@ class Client(Protocol):
     def connectionMade(self) -> None:
         """Nothing is said before the greeting has come."""
         transport: Any = self.transport
-        if hasattr(transport, "setTcpNoDelay"):
+        self.source = getattr(transport.getHost(), "host", "")  # a UNIX socket has none
+        if self.source:
             transport.setTcpNoDelay(True)
-            self.source = str(transport.getHost().host)
         transport.registerProducer(self, True)
         if self._implicit_tls is not None:
             self._handshaking = True
