@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from OpenSSL import SSL
+from OpenSSL import SSL, crypto
 from twisted.internet import error as twisted_error
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint, wrapClientTLS
@@ -73,7 +73,7 @@ def load_authorities(file: Path | None) -> Authorities:
         return Authorities(
             trustRootFromCertificates([Certificate.loadPEM(b"-----BEGIN CERTIFICATE-----" + block) for block in blocks])
         )
-    except SSL.Error as trouble:
+    except (SSL.Error, crypto.Error) as trouble:
         raise ValueError(f"{file}: a certificate cannot be read") from trouble
 
 
@@ -112,9 +112,13 @@ class HTTPS:
         try:
             return await waiting
         except CancelledError:
-            if late:
+            if not late:
+                waiting.cancel()
+                raise
+            raise HTTPFailure(f"no response within {seconds:g} s") from None
+        except HTTPFailure:
+            if late:  # what the agent made of being cancelled
                 raise HTTPFailure(f"no response within {seconds:g} s") from None
-            waiting.cancel()
             raise
         finally:
             if call.active():
