@@ -13,6 +13,7 @@ from twisted_mail.admin.invocation import Group, on_store, the_invocation
 from twisted_mail.admin.links import link
 from twisted_mail.admin.opening import Store
 from twisted_mail.admin.problems import Problem, Status
+from twisted_mail.admin.takeover import take_over
 from twisted_mail.storage.interfaces import LogEntry, Trimmed
 from twisted_mail.values import ModSeq
 
@@ -25,6 +26,7 @@ def account() -> None:
 
 
 account.add_command(link)
+account.add_command(take_over)
 
 def _facts(entry: LogEntry) -> dict[str, Any]:
     facts: dict[str, Any] = {"modseq": int(entry.modseq), "id": str(entry.id)}
