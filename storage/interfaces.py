@@ -715,7 +715,11 @@ class SearchShards(Protocol):
     """
 
     async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
-        """Add messages, or replace them. `reached` is *modseq* then, unless it is higher already."""
+        """Add messages, or replace them; `reached` is *modseq* then.
+
+        Where it is higher already nothing is done: what was added up to there may have been removed since. An entry's
+        messages that come in parts are added under the number before it, and the last ones under its own.
+        """
 
     async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
         """Forget messages; those that are not there are no error. *modseq* as for `add`."""

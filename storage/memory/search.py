@@ -27,17 +27,21 @@ class MemorySearchShards:
         self._reached: dict[AccountId, ModSeq] = {}
 
     async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
+        if modseq < self._reached.get(account, 0):
+            return
         shard = self._documents.setdefault(account, {})
         for document in documents:
             fields = {name: words_of(text) for name, text in document.fields.items()}
             shard[document.message] = (document.received, fields)
-        self._move(account, modseq)
+        self._reached[account] = modseq
 
     async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
+        if modseq < self._reached.get(account, 0):
+            return
         shard = self._documents.get(account, {})
         for message in messages:
             shard.pop(message, None)
-        self._move(account, modseq)
+        self._reached[account] = modseq
 
     async def query(
         self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000
@@ -56,6 +60,3 @@ class MemorySearchShards:
     async def drop(self, account: AccountId) -> None:
         self._documents.pop(account, None)
         self._reached.pop(account, None)
-
-    def _move(self, account: AccountId, modseq: ModSeq) -> None:
-        self._reached[account] = max(modseq, self._reached.get(account, ModSeq(0)))

@@ -105,6 +105,8 @@ class LocalShards:
         if present < self._told.get(account, 0):
             self._told.pop(account, None)
             raise Unavailable("the search shard was made anew, and is to be filled from its beginning")
+        if modseq < present:
+            return
         there = self._index.exists(place)
         if filled and not there:
             raise Corrupt("the index is gone")
@@ -117,7 +119,7 @@ class LocalShards:
         if modseq > present or there != filled:
             place.mkdir(parents=True, mode=0o700, exist_ok=True)
             fresh = place / f"{REACHED}.new"
-            fresh.write_text(f"{max(modseq, present)} {FILLED if there else EMPTY}")
+            fresh.write_text(f"{modseq} {FILLED if there else EMPTY}")
             os.replace(fresh, place / REACHED)
 
     def _query(self, account: AccountId, words: Sequence[str], fields: Sequence[str], limit: int) -> list[MessageId]:

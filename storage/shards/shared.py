@@ -189,14 +189,14 @@ class SharedShards:
         """One attempt. False: somebody else was faster, and nothing was written. Raises: Unavailable."""
         await self._states.look(account, 0.0, stale=False)
         before = known.manifest
-        changes = bool(documents or (removed and before.files))
+        changes = modseq >= before.reached and bool(documents or (removed and before.files))
         folder: Path | None = None
         if changes:
             before, folder = await self._states.gather(account, known, stale=False)
         version = known.version
         try:
             self._check(known, before, number)
-            if not changes and modseq <= before.reached:
+            if modseq < before.reached or (modseq == before.reached and not changes):
                 return True
             now, token = self._wall(), new_token()
             sent: list[str] = []

@@ -396,6 +396,17 @@ class SearchShardsContract(Suite):
         self.assertEqual(await shards.reached(account), 5)
         self.assertEqual(await shards.reached(AccountId.new()), 0)
 
+    async def test_who_comes_late_with_what_was_there_brings_nothing_back(self) -> None:
+        shards, account = await self.build(), AccountId.new()
+        one, two = self._document(1, subject="words"), self._document(2, subject="words")
+        await shards.add(account, [one], ModSeq(1))
+        await shards.remove(account, [one.message], ModSeq(2))
+        await shards.add(account, [one], ModSeq(1))
+        await shards.add(account, [two], ModSeq(2))
+        await shards.remove(account, [two.message], ModSeq(1))
+        self.assertEqual(list(await shards.query(account, "words")), [two.message])
+        self.assertEqual(await shards.reached(account), 2)
+
     async def test_many_messages_that_come_in_parts_are_all_found(self) -> None:
         shards, account, other = await self.build(), AccountId.new(), AccountId.new()
         documents = [self._document(number, subject=f"part {number}", body="Grüße " * 20) for number in range(60)]

@@ -168,17 +168,17 @@ class SharedShardsFaultTests(ShardsCase):
         nodes = [await self.node() for _ in range(3)]
         added: list[MessageId] = []
 
-        async def write(node: SharedShards, turn: int) -> None:
+        async def write(node: SharedShards) -> None:
             document = documents("word")[0]
             for _ in range(20):
                 try:
-                    await node.add(self.account, [document], ModSeq(turn))
+                    await node.add(self.account, [document], ModSeq(1))
                 except Unavailable:
                     continue
                 added.append(document.message)
                 return
 
-        outcomes = await together(*(write(node, turn) for turn in range(1, 4) for node in nodes))
+        outcomes = await together(*(write(node) for node in nodes * 3))
         self.assertEqual([outcome for outcome in outcomes if outcome is not None], [])
         self.assertEqual((len(added), set(await self.found(await self.node(), "word"))), (9, set(added)))
 
