@@ -118,8 +118,10 @@ class TLSPolicy:
         if policy is not None:
             if policy.mode == "enforce" or around.requiretls:
                 return self._by_sts(around, host, policy)
-            note = _sts_note(route, policy)
-            testing = Protection(self._floor(route, host), "mta-sts testing", (host.name,), testing=True, policy=note)
+            note, floor = _sts_note(route, policy), self._floor(route, host)
+            if floor is TLSMode.OFF:
+                return Protection(floor, "configuration", policy=note)
+            testing = Protection(floor, "mta-sts testing", (host.name,), testing=True, policy=note)
             if not policy.allows(host.name):
                 self._noted(testing, host, TLSFailure.VALIDATION_FAILURE, "", "", "the host is not in the policy")
                 return replace(testing, testing=False, policy=None)  # counted already
