@@ -10,18 +10,31 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
-from tests.faults.clocks import shift
-from tests.faults.house import ACCOUNTS, EXTRA, PASSWORD, judge, pictures, populate, run_in_loop, work_under
+from tests.faults.house import (
+    ACCOUNTS,
+    EXTRA,
+    PASSWORD,
+    judge,
+    judge_blobs,
+    pictures,
+    populate,
+    run_in_loop,
+    work_under,
+)
+from tests.faults.injected import SpoiledAnswers
 from tests.faults.load import Load
+from tests.faults.patches import careless_sweeping, shift_clock
 from tests.faults.plan import Fault, Victim, carry_out
 from tests.faults.records import Recorder
 from tests.faults.spoiled import SpoiledStore
-from tests.services import running
+from tests.faults.warehouse import Warehouse
+from tests.services import isolation, running
 from tests.services.cassandra import Cassandra
-from tests.services.mail import MailCluster, Storage
+from tests.services.isolation import Isolation, Way
+from tests.services.mail import MailCluster, Place, Storage
 from tests.services.versity import VersityGateway
 
-__all__ = ["House"]
+__all__ = ["AWAY", "House"]
 
 NODES: Final = {
     "mx1": ["smtp"],
@@ -31,47 +44,120 @@ NODES: Final = {
     "imap1": ["imap"],
     "imap2": ["imap"],
 }
+AWAY: Final = ("mx2", "worker2", "imap2")
+"""One of each kind, to be cut off from their stores."""
 GOSSIP_SECONDS: Final = 4.0
 """Until the others take a Cassandra node that is back for alive."""
 LEASE: Final = '[delivery]\nlease = "20s"\n'
 """What a dead worker had leased comes again soon."""
+SHORT_PAST: Final = '[account]\nretention = "5s"\n'
+"""Rows of expunged messages may go while the test runs."""
+
+
+class _Cut:
+    """Several ways of one node at once."""
+
+    def __init__(self, ways: Sequence[Way]) -> None:
+        self._ways = ways
+
+    def pause(self) -> None:
+        for way in self._ways:
+            way.cut()
+
+    def resume(self) -> None:
+        for way in self._ways:
+            way.mend()
+
+    kill, start = pause, resume
 
 
 class House:
     """The servers, with a store of their own in them.
 
     Servers of an operator (``CQL``, ``S3``, ``NATS``) are used and left alone; then only the mail nodes are hurt.
-    *clocks*: seconds by which nodes live in the future or the past. *spoiled*: the object store is reached through a proxy
-    that can go wrong, and is hurt in its place.
+    *clocks*: seconds by which nodes live in the future or the past. *spoiled*, *injected*: the object store, or Cassandra, is
+    reached through a proxy that can go wrong. *isolated*: nodes with a network of their own. *sweeping*: every node sweeps
+    every other second, what is condemned goes after a few seconds, and what becomes of the blobs is judged too.
+    *cassandra*: other nodes than those that all tests share.
     """
 
-    def __init__(self, folder: Path, *, clocks: Mapping[str, int] | None = None, spoiled: bool = False) -> None:
-        cassandra, versity, nats = running.cassandra(3), running.versity(), running.nats(3)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clocks: Mapping[str, int] | None = None,
+        spoiled: bool = False,
+        injected: bool = False,
+        isolated: Sequence[str] = (),
+        sweeping: bool = False,
+        cassandra: Cassandra | None = None,
+    ) -> None:
+        database = cassandra or running.cassandra(3)
+        versity, nats = running.versity(), running.nats(3)
         name = f"faults{uuid4().hex[:10]}"
-        self.spoiled = None
-        blobs = versity.url(name)
-        if spoiled:
-            running.ours("S3")
-            assert isinstance(versity, VersityGateway)
-            self.spoiled = SpoiledStore(versity, folder, 1)
-            blobs = self.spoiled.url(name)
-        storage = Storage(cassandra.url(name), blobs, nats.url(name))
         self.recorder = Recorder(folder / "records.jsonl")
-        self.cluster = MailCluster(folder, storage, NODES, extra=EXTRA + LEASE)
-        for node, seconds in (clocks or {}).items():
-            shift(self.cluster.nodes[node], seconds)
         victims: dict[str, Sequence[Victim]] = {}
-        if isinstance(cassandra, Cassandra):
-            victims["cassandra"] = cassandra.nodes
+        self.spoiled: list[SpoiledStore | SpoiledAnswers] = []
+        metadata, blobs = database.url(name), versity.url(name)
+        if isinstance(database, Cassandra):
+            victims["cassandra"] = database.nodes
         if not os.environ.get("NATS"):
             victims["nats"] = running.nats_cluster(3).nodes
         if isinstance(versity, VersityGateway):
-            victims["versity"] = [self.spoiled or versity]
+            victims["versity"] = [versity]
+        if spoiled:
+            running.ours("S3")
+            assert isinstance(versity, VersityGateway)
+            store = SpoiledStore(versity, folder, 1)
+            blobs = store.url(name)
+            self.spoiled.append(store)
+            victims["answers of S3"] = [store]
+        self.answers: SpoiledAnswers | None = None
+        if injected:
+            running.ours("CQL")
+            assert isinstance(database, Cassandra)
+            self.answers = SpoiledAnswers(database, folder, 1)
+            metadata = self.answers.url(name)
+            self.spoiled.append(self.answers)
+            victims["answers of Cassandra"] = [self.answers]
+        self.isolations: dict[str, Isolation] = {}
+        if isolated:
+            for variable in ("CQL", "S3", "NATS"):
+                running.ours(variable)
+            assert isinstance(database, Cassandra)
+            self._isolate(isolated, database)
+            ways = [each.ways for each in self.isolations.values()]
+            victims["network"] = [_Cut([each["Cassandra"], each["others"]]) for each in ways]
+            victims["network to Cassandra"] = [_Cut([each["Cassandra"]]) for each in ways]
+        self.cluster = MailCluster(
+            folder,
+            Storage(metadata, blobs, nats.url(name)),
+            NODES,
+            extra=EXTRA + LEASE + (SHORT_PAST if sweeping else ""),
+            places={each: Place(found.address, found.around) for each, found in self.isolations.items()},
+        )
+        for node, seconds in (clocks or {}).items():
+            shift_clock(self.cluster.nodes[node], seconds)
+        self.warehouse: Warehouse | None = None
+        if sweeping:
+            for each in self.cluster.nodes.values():
+                careless_sweeping(each)
+            running.ours("S3")
+            assert isinstance(versity, VersityGateway)
+            self.warehouse = Warehouse(versity.folder / "objects" / name, self.recorder.clock)
         self.victims = victims | {kind: self.cluster.with_role(kind) for kind in ("smtp", "delivery", "imap")}
+
+    def _isolate(self, nodes: Sequence[str], database: Cassandra) -> None:
+        if why := isolation.why_not():
+            running.unavailable(why)
+        network = database.nodes[0].address.rpartition(".")[0] + ".0/24"
+        for name in nodes:
+            self.isolations[name] = Isolation({"Cassandra": (network,), "others": ("127.0.0.1/32",)})
+            self.isolations[name].open()
 
     def of(self, kind: str) -> Sequence[Victim]:
         """The servers of a kind; the test is skipped where they are an operator's."""
-        running.ours({"cassandra": "CQL", "nats": "NATS", "versity": "S3"}.get(kind, ""))
+        running.ours({"cassandra": "CQL", "nats": "NATS", "versity": "S3", "answers of S3": "S3"}.get(kind, ""))
         return self.victims[kind]
 
     def settled(self, kind: str) -> None:
@@ -109,17 +195,22 @@ class House:
     def live(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """The servers are up and have their accounts while *work* runs; then everything recorded must hold."""
         try:
-            if self.spoiled is not None:
-                self.spoiled.start()
+            for proxy in self.spoiled:
+                proxy.start()
             self.cluster.start()
+            if self.warehouse is not None:
+                self.warehouse.start()
             populate(self.cluster)
             run_in_loop(work())
             imap = self.cluster.with_role("imap")
-            judge(self.recorder, run_in_loop(pictures(self.recorder, imap, ACCOUNTS, 90)), self.cluster)
+            found = run_in_loop(pictures(self.recorder, imap, ACCOUNTS, 90))
+            judge(self.recorder, found, self.cluster)
+            if self.warehouse is not None:
+                judge_blobs(self.recorder, self.warehouse, self.cluster)
         finally:
             self.recorder.flush()
             self.cluster.stop()
-            if self.spoiled is not None:
-                self.spoiled.kill()
-
-
+            for each in self.isolations.values():
+                each.close()
+            for proxy in self.spoiled:
+                proxy.kill()

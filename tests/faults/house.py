@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
+from tests.faults.blobs import check_blobs, check_presence
 from tests.faults.checker import check, missing, report
+from tests.faults.holdings import holdings
 from tests.faults.load import Load, look
 from tests.faults.records import Picture, Recorder
+from tests.faults.warehouse import Warehouse
 from tests.faults.wire import Cut
 from tests.services.mail import MailCluster, MailNode
 
-__all__ = ["ACCOUNTS", "EXTRA", "PASSWORD", "judge", "pictures", "populate", "run_in_loop", "work_under"]
+__all__ = ["ACCOUNTS", "EXTRA", "PASSWORD", "judge", "judge_blobs", "pictures", "populate", "run_in_loop", "work_under"]
 
 PASSWORD: Final = "wise owls hoot at 3"
 ACCOUNTS: Final = ("ann@demo.example", "bob@demo.example")
 EXTRA: Final = """\
 [auth]
 failures_per_minute = 0
+allow_cleartext = ["127.0.0.0/8", "198.18.0.0/15"]
 argon2_memory = "64KiB"
 argon2_passes = 1
 [limits]
@@ -80,6 +85,26 @@ def judge(recorder: Recorder, found: Sequence[Picture], cluster: MailCluster) ->
         said = json.loads(cluster.mailctl("account", "check", picture.account, "--deep", "--json"))
         assert said["result"] == "ok", said
         assert said["messages"] >= len(picture.messages), said
+
+
+def judge_blobs(recorder: Recorder, warehouse: Warehouse, cluster: MailCluster) -> None:
+    """Raises AssertionError: the sweeper, which is still at work, has taken something that was needed, or nothing at all;
+    or this judgement is blind, which a blob shows that is taken away by hand."""
+    config = next(iter(cluster.nodes.values())).config
+    found = holdings(config)
+    warehouse.stop()
+    taken = warehouse.presence.taken()
+    violations = check_blobs(found, taken) + check_presence(recorder, warehouse.presence)
+    assert not violations, report(violations)
+    assert len(taken) > 20, f"only {len(taken)} blobs were swept"
+    attached = {each.attached for each in recorder.arrived} - {""}
+    victim = next(name for name in found.needed if name.partition(".")[0] in attached)
+    path = warehouse.paths()[victim]
+    aside = shutil.move(path, cluster.folder / "aside")
+    codes = {each.code for each in check_blobs(holdings(config), {victim})}
+    shutil.move(aside, path)
+    assert codes == {"blob-taken"}, codes
+    recorder.note(f"{len(taken)} blobs were swept, {len(found.there)} are there, {len(found.needed)} are needed")
 
 
 async def work_under(load: Load, faults: Coroutine[Any, Any, object]) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.messages import make, token_of
+from tests.faults.messages import attachment_of, make, token_of
 from tests.faults.records import Arrived, Kept, Moved, Outcome, Picture, Recorder, Shown, Stored, Vanished, digest
 from tests.faults.wire import Cut, IMAPClient, Reply, SMTPClient, WrongAnswer
 from tests.services.mail import MailNode
@@ -81,7 +81,7 @@ class Load:
     async def _send(self, name: str, chance: random.Random) -> None:
         """Some messages over one connection; half of them have several recipients."""
         node = chance.choice(self.smtp)
-        client = await SMTPClient.connect(node.ports["smtp"], seconds=self.seconds)
+        client = await SMTPClient.connect(node.ports["smtp"], node.address, seconds=self.seconds)
         try:
             for _ in range(chance.randrange(1, 8)):
                 many = len(self.accounts) > 1 and chance.random() < 0.3
@@ -98,6 +98,7 @@ class Load:
     ) -> None:
         token = self._token(f"s{name}", chance)
         octets = make(token, chance.choice(self.sizes), chance)
+        attached = attachment_of(octets)
         began = self.recorder.clock()
 
         def keep(who: Sequence[str], outcome: Outcome, reply: str) -> None:
@@ -105,7 +106,7 @@ class Load:
                 self.recorder.keep(
                     Arrived(
                         token=token, account=recipient, mailbox="INBOX", outcome=outcome, digest=digest(octets), reply=reply,
-                        began=began, ended=self.recorder.clock(), node=node.name,
+                        began=began, ended=self.recorder.clock(), node=node.name, attached=attached,
                     )
                 )  # fmt: skip
 
@@ -130,7 +131,7 @@ class Load:
     async def _edit(self, name: str, chance: random.Random) -> None:
         account, number = name.split()
         node = chance.choice(self.imap)
-        client = await IMAPClient.connect(node.ports["imap"], account, self.password, seconds=self.seconds)
+        client = await IMAPClient.connect(node.ports["imap"], account, self.password, node.address, self.seconds)
         try:
             mailbox = chance.choice(MAILBOXES)
             editor = _Editor(self, client, node, account, int(number), mailbox, chance)
@@ -151,7 +152,7 @@ class Load:
         account, number = name.split()
         mailbox = MAILBOXES[int(number) % len(MAILBOXES)]
         node = chance.choice(self.imap)
-        client = await IMAPClient.connect(node.ports["imap"], account, self.password, seconds=self.seconds)
+        client = await IMAPClient.connect(node.ports["imap"], account, self.password, node.address, self.seconds)
         self._sessions += 1
         try:
             await _Watcher(self, client, f"w{self._sessions}@{node.name}", account, mailbox).run(chance.randrange(20, 60))
@@ -237,6 +238,7 @@ class _Editor:
                 Arrived(
                     token=token, account=self.account, mailbox=self.mailbox, outcome=outcome, digest=digest(octets), reply=text,
                     began=began, ended=load.recorder.clock(), node=self.node.name, uid=uid, validity=validity,
+                    attached=attachment_of(octets),
                 )
             )  # fmt: skip
 
@@ -373,7 +375,7 @@ class _Watcher:
 
 async def look(node: MailNode, account: str, password: str, *, bodies: bool = True) -> Picture:
     """All that is in an account now, as one node shows it. Raises Cut, WrongAnswer."""
-    client = await IMAPClient.connect(node.ports["imap"], account, password, seconds=60)
+    client = await IMAPClient.connect(node.ports["imap"], account, password, node.address, 60)
     found: list[Kept] = []
     try:
         for mailbox in MAILBOXES:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import random
 import re
+from hashlib import sha256
 
-__all__ = ["make", "token_of"]
+__all__ = ["attachment_of", "make", "token_of"]
 
 _SHARED = [random.Random(number).randbytes(90_000) for number in range(3)]
 
@@ -25,6 +26,12 @@ def make(token: str, size: int, chance: random.Random) -> bytes:
         f"--edge\r\nContent-Type: application/octet-stream\r\nContent-Transfer-Encoding: base64\r\n"
         f"Content-Disposition: attachment; filename=a.bin\r\n\r\n{encoded}\r\n--edge--\r\n"
     ).encode()
+
+
+def attachment_of(octets: bytes) -> str:
+    """The SHA-256 of the octets that are attached to a message of `make`; empty: none are."""
+    _, there, rest = octets.partition(b"filename=a.bin\r\n\r\n")
+    return sha256(base64.decodebytes(rest.partition(b"\r\n--edge--")[0])).hexdigest() if there else ""
 
 
 def token_of(header: bytes) -> str:

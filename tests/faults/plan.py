@@ -1,4 +1,5 @@
-"""What is done to servers while clients work: one is killed or paused, left so for a while, and brought back."""
+"""What is done to servers while clients work: one is killed or paused, or cut off from others, left so for a while, and
+brought back."""
 
 from __future__ import annotations
 
@@ -7,11 +8,20 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from tests.faults.records import Recorder
 
-__all__ = ["Fault", "Victim", "at_random", "carry_out", "in_turn"]
+__all__ = ["ONLY", "Fault", "Victim", "at_random", "carry_out", "in_turn"]
+
+
+ONLY: Final[Mapping[str, str]] = {
+    "network": "cut",
+    "network to Cassandra": "cut",
+    "answers of Cassandra": "spoil",
+    "answers of S3": "spoil",
+}
+"""The one thing that is done to victims of these kinds, by their `pause`."""
 
 
 class Victim(Protocol):
@@ -31,7 +41,7 @@ class Fault:
     """Of server: a key of the victims."""
     number: int
     action: str
-    """``kill`` or ``pause``."""
+    """``kill``, ``pause``; or what `ONLY` has for the kind."""
     seconds: float
     """Until it is brought back."""
 
@@ -39,15 +49,19 @@ class Fault:
         return f"{self.action} {self.kind} {self.number} for {self.seconds:.1f} s"
 
 
+def _actions(kind: str) -> Sequence[str]:
+    return (ONLY[kind],) if kind in ONLY else ("kill", "pause")
+
+
 def _one(chance: random.Random, victims: Mapping[str, Sequence[Victim]], kind: str, action: str) -> Fault:
-    most = 8.0 if action == "pause" else 4.0
+    most = 4.0 if action == "kill" else 8.0
     return Fault(kind, chance.randrange(len(victims[kind])), action, chance.uniform(1.0, most))
 
 
 def in_turn(victims: Mapping[str, Sequence[Victim]], seed: int) -> Iterator[Fault]:
-    """One of each kind is killed and one is paused, in an order by *seed*."""
+    """One of each kind is killed and one is paused (or what else there is for the kind), in an order by *seed*."""
     chance = random.Random(seed)
-    wanted = [(kind, action) for kind in victims for action in ("kill", "pause")]
+    wanted = [(kind, action) for kind in victims for action in _actions(kind)]
     chance.shuffle(wanted)
     for kind, action in wanted:
         yield _one(chance, victims, kind, action)
@@ -57,7 +71,8 @@ def at_random(victims: Mapping[str, Sequence[Victim]], seed: int) -> Iterator[Fa
     """For ever."""
     chance = random.Random(seed)
     while True:
-        yield _one(chance, victims, chance.choice(list(victims)), chance.choice(("kill", "pause")))
+        kind = chance.choice(list(victims))
+        yield _one(chance, victims, kind, chance.choice(_actions(kind)))
 
 
 async def carry_out(
@@ -92,7 +107,7 @@ async def carry_out(
 async def hurt(fault: Fault, victim: Victim, recorder: Recorder) -> AsyncIterator[None]:
     """Hurt it; at the end it is brought back, whatever happened."""
     recorder.note(str(fault))
-    if fault.action == "pause":
+    if fault.action != "kill":
         victim.pause()
         try:
             yield

@@ -47,7 +47,7 @@ class Probe:
         client = None
         try:
             hello = "LHLO" if service == "lmtp" else "EHLO"
-            client = await SMTPClient.connect(node.ports[service], seconds=seconds, hello=hello)
+            client = await SMTPClient.connect(node.ports[service], node.address, seconds=seconds, hello=hello)
             refused, kind, text = await client.message("x@elsewhere.example", [self.account], octets)
             outcome = Outcome.ANSWERED if kind == 2 and not refused else Outcome.REFUSED
         except (Cut, WrongAnswer) as error:
@@ -72,7 +72,7 @@ class Probe:
 
     async def session(self, node: MailNode, seconds: float = 60) -> IMAPClient:
         """Logged in. Raises Cut."""
-        return await IMAPClient.connect(node.ports["imap"], self.account, self.password, seconds=seconds)
+        return await IMAPClient.connect(node.ports["imap"], self.account, self.password, node.address, seconds)
 
     async def append(self, client: IMAPClient, node: MailNode, mailbox: str = "INBOX", size: int = 2_000) -> Answer:
         """APPEND in a session."""

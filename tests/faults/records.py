@@ -56,7 +56,8 @@ class Arrived:
     uid: int = 0
     """As APPENDUID said; 0: not said."""
     validity: int = 0
-
+    attached: str = ""
+    """The SHA-256 of its attachment's octets; empty: it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
