@@ -69,3 +69,24 @@ def test_a_hostile_from_costs_little(value: bytes) -> None:
     before = time.process_time()
     assert complete(message, limit=1 << 20, step=1 << 20) == b"Sender: ann@example.org\r\n" + message
     assert time.process_time() - before < 1.0
+
+
+@pytest.mark.parametrize("step", [1, 3, 10_000])
+@pytest.mark.parametrize("blind", [b"Bcc: eve@example.net\r\n", b"BCC :\r\n a@example.net,\r\n\tb@example.net\r\n", b"Resent-Bcc: x\r\n"])
+def test_who_was_copied_blindly_is_not_told_to_the_others(blind: bytes, step: int) -> None:
+    rest = b"X-Bcc: stays\r\nTo: bob@example.net\r\n"
+    body = b"\r\nBcc: in the body\r\n\r\nx\r\n"
+    assert complete(blind + FULL + blind + rest + blind + body, step=step) == FULL + rest + body
+    assert complete(FULL + blind, step=step) == FULL
+    assert complete(FULL + rest + blind.removesuffix(b"\r\n"), step=step) == FULL + rest
+
+
+def test_a_header_of_nothing_but_blind_copies_is_completed() -> None:
+    out = complete(b"Bcc: eve@example.net\r\n\r\nbody\r\n")
+    assert b"eve" not in out and out.endswith(b"\r\n\r\nbody\r\n") and b"From: ann@example.org\r\n" in out
+
+
+def test_many_blind_copies_cost_little() -> None:
+    before = time.process_time()
+    complete(FULL + b"Bcc: a\r\n b\r\n" * 80_000 + b"\r\n", limit=1 << 20, step=1 << 20)
+    assert time.process_time() - before < 1.0

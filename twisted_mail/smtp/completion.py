@@ -1,6 +1,7 @@
-"""What a submission server may add to a message (RFC 6409 section 8): Date, Message-ID, From or Sender; never on MX.
+"""What a submission server may do to a message (RFC 6409 section 8), and an MX never: it adds Date, Message-ID, From or
+Sender, and takes Bcc and Resent-Bcc out (RFC 5322 section 3.6.3: those named there are not to be known to the others).
 
-Nothing that is there is changed. The fields go in front, so the message follows octet for octet.
+What is added goes in front; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from twisted_mail.services import Authentication, Identity
 __all__ = ["Author", "HeaderCompletion", "author_of"]
 
 _field = re.compile(rb"^([!-9;-~]+)[ \t]*:", re.MULTILINE)
+_blind = re.compile(rb"^(?:resent-)?bcc[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*\n?", re.MULTILINE | re.IGNORECASE)
 _from = re.compile(rb"^from[ \t]*:((?:[^\r\n]|\r\n[ \t])*)", re.MULTILINE | re.IGNORECASE)
 # Enough to see who is named; the full grammar is not needed to decide whether Sender is missing.
 _address = re.compile(r'(?:"(?:[^"\\]|\\.)*"|(?<![^\s<>(),;:"@])[^\s<>(),;:"@]+)@[^\s<>(),;:"@]+')
@@ -72,14 +74,16 @@ class HeaderCompletion:
         else:
             return b""
         self._held = None
-        return (await self._missing(header, separated) if header is not None else b"") + bytes(held)
+        if header is None:
+            return bytes(held)
+        return await self._missing(header, separated) + _blind.sub(b"", header) + bytes(held[len(header) :])
 
     async def close(self) -> bytes:
         """What was held back although the message ended: a header without a body."""
         if self._held is None:
             return b""
         held, self._held = bytes(self._held), None
-        return await self._missing(held, False) + held
+        return await self._missing(held, False) + _blind.sub(b"", held)
 
     async def _missing(self, header: bytes, separated: bool) -> bytes:
         names = {match[1].lower() for match in _field.finditer(header)}
