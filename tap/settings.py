@@ -391,9 +391,22 @@ class SearchSettings:
     """Searching."""
 
     engine: str = setting(
-        Choice(("auto", "none"), later=("tantivy", "whoosh")),
+        Choice(("auto", "tantivy", "whoosh", "none")),
         "auto",
-        "The word index. This version has none: every search scans the stored text, which is exact.",
+        "The word index, a shard for each account. `auto`: Tantivy where it is installed, else Whoosh. All nodes use the same "
+        "one: each has shards of its own. Nothing fills it in this version: every search scans the stored text, which is "
+        "exact.",
+    )
+    shards: str = setting(
+        Choice(("auto", "local")),
+        "auto",
+        "Where the shards lie. `auto`: in the object store where `storage.blobs` is one, else in the data folder. `local`: in "
+        "the data folder of each node in any case.",
+    )
+    cache: int = setting(
+        Size(low=1 << 20, high=1 << 44),
+        "1GiB",
+        "Disk in the data folder for shards of the object store that are in use, in each process.",
     )
 
 

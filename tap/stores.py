@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,10 +15,12 @@ from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.masking import masked_in
 from twisted_mail.tap.settings import Configuration
 
-__all__ = ["Stores", "account_settings", "datacenter_of", "open_stores"]
+__all__ = ["Stores", "account_settings", "datacenter_of", "open_stores", "search_url"]
 
 _ROLES = ("metadata", "blobs", "messaging", "queue", "bus", "cache")
 _DRIVERS = {"cql": "scylla-driver", "s3": "boto3", "nats": "nats-py"}
+_EXTRAS = {"tantivy": "tantivy"}
+"""Drivers that are no part of ``cluster``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,17 @@ def datacenter_of(configuration: Configuration) -> str:
     return parse_qs(urlsplit(configuration.storage.metadata).query).get("datacenter", [""])[0]
 
 
+def search_url(configuration: Configuration) -> str:
+    """The engine of the search shards; empty: none. Where blobs are objects, the shards lie beside them."""
+    search = configuration.search
+    if search.engine == "none":
+        return ""
+    scheme = search.engine
+    if scheme == "auto":
+        scheme = "tantivy" if find_spec("tantivy") is not None else "whoosh"
+    return f"{scheme}:?shards={search.shards}&cache={search.cache}"
+
+
 def open_stores(reactor: Any, configuration: Configuration, node: str = "") -> Stores:
     """Build everything; nothing is opened yet. *node*: this one's name among the members; empty: it will not be one.
 
@@ -69,6 +83,8 @@ def open_stores(reactor: Any, configuration: Configuration, node: str = "") -> S
     """
     storage, threads = configuration.storage, configuration.threads
     urls = {role: url for role in _ROLES if (url := getattr(storage, role))}
+    if node and (search := search_url(configuration)):
+        urls["search"] = search
     secrets = tuple(urls.values())
     sizes = {"file": f"threads={threads.blobs}", "sqlite": f"readers={threads.storage}"}
     urls = {role: _with_option(url, sizes.get(url.partition(":")[0], "")) for role, url in urls.items()}
@@ -107,6 +123,9 @@ def _with_option(url: str, option: str) -> str:
 
 def _missing(error: ImportError, urls: dict[str, str]) -> str:
     """Which driver it takes, and how it is had."""
+    schemes = {url.partition(":")[0] for url in urls.values()}
+    for scheme in schemes & {error.name or ""} & set(_EXTRAS):
+        return f"{scheme} is not installed: pip install 'twisted-mail-suite[{_EXTRAS[scheme]}]'"
     wanted = sorted({_DRIVERS[scheme] for url in urls.values() if (scheme := url.partition(":")[0]) in _DRIVERS})
     if not wanted:
         return str(error)

@@ -163,7 +163,7 @@ def test_certificates_for_other_names(tmp_path: Path) -> None:
             '2: account.mailboxes.Sent: "send" is not one of "", "all", "archive", "drafts", "flagged", "junk", "sent", "trash"',
         ),
         ('[account.mailboxes]\nInbox = ""', "2: account.mailboxes.Inbox: INBOX is always there"),
-        ('[search]\nengine = "whoosh"', '2: search.engine: "whoosh" is not available in this version; one of "auto", "none"'),
+        ('[search]\nengine = "lucene"', '2: search.engine: "lucene" is not one of "auto", "tantivy", "whoosh", "none"'),
         ('[storage]\nblobs = "disk"', '2: storage.blobs: "disk" is not the URL of a storage engine such as "sqlite:"'),
     ],
 )  # fmt: skip
