@@ -4,7 +4,7 @@
     receiver.on["RCPT"] = [b"450 4.2.0 greylisted\\r\\n", OK]      # one answer after another, the last again and again
     receiver.on["DATA"] = DROP
 
-An answer is octets, `DROP` (the connection is reset), `CLOSE` (it ends in order), `SILENCE`, or a function of the line and
+An answer is octets, `DROP` (the connection is reset), `CLOSE` (it ends in order), `SILENCE` (from now on), or a function of the line and
 the connection that gives one of these.
 """
 
@@ -103,9 +103,12 @@ class Connection(Protocol):
         if isinstance(answer, bytes):
             for piece in self.receiver.cut(answer):
                 transport.write(piece)
-        elif answer in (DROP, CLOSE):
+        else:
             self.deaf = True
-            transport.abortConnection() if answer == DROP else transport.loseConnection()
+            if answer == DROP:
+                transport.abortConnection()
+            elif answer == CLOSE:
+                transport.loseConnection()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.connected = 0

@@ -63,8 +63,8 @@ class _Job:
     """Recipients that may still be given to a server, by their place."""
     attempts: int = 0
     """Connections opened so far."""
-    tried: set[tuple[str, str]] = field(default_factory=set)
-    """Hosts and addresses that were connected to."""
+    tried: set[tuple[str, int, str]] = field(default_factory=set)
+    """Hosts, ports and addresses that were connected to."""
 
     def set_all(self, verdict: Verdict) -> None:
         for at in self.waiting:
@@ -164,11 +164,11 @@ class Sender:
                     client = await self._opening.open(job.route, host, addresses, job.source, protection)
                 except NotOpened as error:
                     job.set_all(error.verdict)
-                    job.tried.update((host.name, address) for address in ([error.address] if error.address else addresses))
+                    job.tried.update((host.name, host.port, address) for address in ([error.address] if error.address else addresses))
                     if job.attempts >= self._settings.attempts:
                         return
                     continue
-                job.tried.add((host.name, client.address))
+                job.tried.add((host.name, host.port, client.address))
             after: _After | None = None
             try:
                 after = await self._with(job, host, client, kept)
@@ -183,7 +183,7 @@ class Sender:
                 case _After.REFUSED:
                     return
                 case _After.FULL:
-                    job.tried.discard((host.name, client.address))
+                    job.tried.discard((host.name, host.port, client.address))
                     job.attempts -= not kept
                 case _After.ENDED if not kept and job.attempts >= self._settings.attempts:
                     return
@@ -194,7 +194,7 @@ class Sender:
         return tuple(
             address
             for address in host.addresses
-            if (host.name, address) not in job.tried
+            if (host.name, host.port, address) not in job.tried
             and (bind is None or "/" in address or (":" in address) is (":" in bind))
         )
 

@@ -43,6 +43,14 @@ _WORDS: Final = {
 """By OpenSSL's X509_V_ERR_*."""
 
 
+class _Connection(SSL.Connection):
+    """Keeps what OpenSSL thinks of the certificates. (Twisted has its own use for a connection's app data.)"""
+
+    looked = False
+    """The server's own certificate was looked at."""
+    faults: tuple[int, ...] = ()
+
+
 @implementer(IOpenSSLClientConnectionCreator)
 class _Creator:
     """One handshake: the server is told which name is meant (RFC 6066 section 3)."""
@@ -53,10 +61,9 @@ class _Creator:
 
     def clientConnectionForTLS(self, tlsProtocol: Any) -> SSL.Connection:
         """For Twisted. Any: whatever protocol asks."""
-        connection = SSL.Connection(self._context, None)
+        connection = _Connection(self._context, None)
         if self._server_name:
             connection.set_tlsext_host_name(self._server_name.encode("ascii"))
-        connection.set_app_data([])
         return connection
 
 
@@ -100,9 +107,9 @@ class ClientTLS:
         if protection.mode is not TLSMode.VERIFIED and not protection.testing:
             return None
         certificate = connection.get_peer_certificate(as_cryptography=True)
-        if certificate is None:
+        if certificate is None or not isinstance(connection, _Connection) or not connection.looked:
             return TLSFailure.CERTIFICATE_NOT_TRUSTED, "The server showed no certificate"
-        faults: list[int] = connection.get_app_data()
+        faults = connection.faults
         if faults:
             worst = next((each for each in faults if each not in _EXPIRED), faults[0])
             kind = TLSFailure.CERTIFICATE_EXPIRED if worst in _EXPIRED else TLSFailure.CERTIFICATE_NOT_TRUSTED
@@ -115,8 +122,11 @@ class ClientTLS:
 
 def _note(connection: SSL.Connection, certificate: Any, error: int, depth: int, well: int) -> bool:
     """Keep what OpenSSL finds, and go on. Any: an OpenSSL.crypto.X509, which is not looked at."""
+    if not isinstance(connection, _Connection):
+        return False
     if not well:
-        connection.get_app_data().append(error)
+        connection.faults = (*connection.faults[:9], error)
+    connection.looked = connection.looked or depth == 0
     return True
 
 

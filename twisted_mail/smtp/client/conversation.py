@@ -326,10 +326,10 @@ class Conversation:
         self.ended = heard
         self._event = Event.ENDED
 
-    def _break(self, reply: Reply, *, ours: bool = False) -> None:
-        """The connection is of no use any more. *ours*: because of the message."""
-        stage = self.stage
-        heard = Heard(reply, stage, not ours)
+    def _break(self, reply: Reply, *, stage: Stage | None = None, ours: bool = False) -> None:
+        """The connection is of no use any more. *stage*: of the reply that was just heard, if it is because of that;
+        *ours*: it is because of the message."""
+        heard = Heard(reply, stage or self.stage, not ours)
         self.broken = True
         if self.ended is None:
             self.ended = heard
@@ -380,7 +380,7 @@ class Conversation:
         if not self._replies.empty:
             # said in the clear, to be taken for what was said under TLS
             text = "The server said more behind its answer to STARTTLS: somebody may be in between"
-            return self._break(_own(451, "4.7.0", text))
+            return self._break(_own(451, "4.7.0", text), stage=Stage.TLS)
         self._event = Event.TLS
         return None
 
@@ -396,7 +396,7 @@ class Conversation:
             if reply.code < 300:
                 exchange.finish()
         except (BadChallenge, ValueError) as error:
-            return self._break(_own(454, "4.7.0", f"Logging in failed: {error}"))
+            return self._break(_own(454, "4.7.0", f"Logging in failed: {error}"), stage=Stage.LOGIN)
         self._exchange = None
         if reply.code >= 400:
             return self._end(Heard(reply, Stage.LOGIN, True))
