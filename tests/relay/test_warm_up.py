@@ -13,6 +13,8 @@ from twisted_mail.relay.tables import Wrong
 from twisted_mail.relay.warm_up import (
     DEFAULT_CURVE,
     Curve,
+    PlannedAddress,
+    PlannedDay,
     Progress,
     Threshold,
     WarmUpSettings,
@@ -172,13 +174,17 @@ def test_the_day_is_let_out_by_the_hour() -> None:
 
 
 def test_what_a_plan_would_do() -> None:
-    days = project(D, [0], 100, 42, settings=S)
+    cold, warm = PlannedAddress(D), PlannedAddress(None)
+    days = project([cold], 100, 42, settings=S)
     assert (days[0].leaves, days[0].waits) == (50, 50)
     assert days[-1].waits == 0 and sum(day.leaves for day in days) == 4200
-    assert project(D, [0], 100, 3, settings=S, warm=1)[0].waits == 0
-    assert [day.leaves for day in project(D, [0], 200, 5, settings=S, once=True)] == [50, 59, 70, 21, 0]
-    assert project(D, [0, 0], 1000, 1, settings=S, daily=30)[0].leaves == 60
-    assert project(D, [], 100, 2, settings=S, warm=2, daily=30)[1].waits == 80
+    assert project([warm, cold], 100, 3, settings=S)[0] == PlannedDay(1, None, 100, 100, 0)
+    assert [day.leaves for day in project([cold], 200, 5, settings=S, once=True)] == [50, 59, 70, 21, 0]
+    assert project([replace(cold, daily=30)] * 2, 1000, 1, settings=S)[0].leaves == 60
+    assert project([replace(warm, daily=30)] * 2, 100, 2, settings=S)[1].waits == 80
+    later = project([replace(cold, begins=2, step=1)], 60, 4, settings=S)
+    assert [day.leaves for day in later] == [0, 0, 59, 70]
+    assert project([], 10, 1, settings=S)[0] == PlannedDay(1, 0, 10, 0, 10)
 
 
 def test_settings_are_read_and_mistakes_named() -> None:

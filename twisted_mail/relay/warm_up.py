@@ -28,6 +28,7 @@ __all__ = [
     "DAY",
     "DEFAULT_CURVE",
     "Curve",
+    "PlannedAddress",
     "PlannedDay",
     "Progress",
     "Threshold",
@@ -338,44 +339,52 @@ class PlannedDay:
     day: int
     """From 1 on."""
     allowance: int | None
-    """What all addresses may send; None: one of them is warm."""
+    """What all addresses may send; None: there is no limit."""
     arrives: int
     leaves: int
     waits: int
     """What is left over for the next day."""
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedAddress:
+    """An address as `project` thinks of it."""
+
+    curve: Curve | None
+    """None: it is warm."""
+    step: int = 0
+    daily: int | None = None
+    """What it may send in a day by its pool."""
+    begins: int = 0
+    """Days until its plan begins, or goes on after a halt."""
+
+
 def project(
-    curve: Curve,
-    steps: Sequence[int],
-    volume: int,
-    days: int,
-    *,
-    settings: WarmUpSettings,
-    once: bool = False,
-    warm: int = 0,
-    daily: int | None = None,
+    addresses: Sequence[PlannedAddress], volume: int, days: int, *, settings: WarmUpSettings, once: bool = False
 ) -> list[PlannedDay]:
     """What becomes of *volume* messages a day to one provider group (*once*: on the first day only), without trouble.
 
-    *steps*: where each address that is being warmed up stands; *warm*: how many addresses of the same pools are warm;
-    *daily*: what one address may send in a day by its pool.
+    Those that are being warmed up go first, as in `pools`.
     """
-    plans = [replace(begin(0), step=step, before=step, unused=0) for step in steps]
+    addresses = sorted(addresses, key=lambda each: each.curve is None)
+    plans = [replace(begin(0), step=each.step, before=each.step, unused=0) for each in addresses]
     waits = 0
     found = []
     for day in range(days):
         arrives = volume if day == 0 or not once else 0
-        allowances = [curve.allowance(plan.step) for plan in plans] + [None] * warm
-        if daily is not None:
-            allowances = [daily if each is None else min(each, daily) for each in allowances]
         left = waits + arrives
-        for at, allowance in enumerate(allowances):
+        total: int | None = 0
+        for at, each in enumerate(addresses):
+            allowance = None if each.curve is None else each.curve.allowance(plans[at].step)
+            if day < each.begins:
+                allowance = 0
+            elif each.daily is not None:
+                allowance = each.daily if allowance is None else min(allowance, each.daily)
             sent = left if allowance is None else min(left, allowance)
             left -= sent
-            if at < len(plans):
-                plans[at] = roll(plans[at], day + 1, sent, settings, curve)
-        total = None if None in allowances else sum(each for each in allowances if each is not None)
+            total = None if total is None or allowance is None else total + allowance
+            if each.curve is not None and day >= each.begins:
+                plans[at] = roll(replace(plans[at], day=day), day + 1, sent, settings, each.curve)
         found.append(PlannedDay(day + 1, total, arrives, waits + arrives - left, left))
         waits = left
     return found
