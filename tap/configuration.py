@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from twisted_mail.relay.leaving import Leaving
+from twisted_mail.relay.tables import Wrong as WrongTables
+from twisted_mail.tap.declaring import Declared
 from twisted_mail.tap.kinds import Kind, Wrong, show
-from twisted_mail.tap.settings import LATER, LISTENERS, Configuration, Declared, listeners_of, role_of
+from twisted_mail.tap.settings import LATER, LISTENERS, Configuration, listeners_of, role_of
 from twisted_mail.tap.toml_lines import Path as KeyPath
 from twisted_mail.tap.toml_lines import key_lines, line_of
 
@@ -112,10 +115,21 @@ class _Reading:
             return None
         self._default_listeners(document)
         self._lay_environment_over(document)
+        if isinstance(relay := document.get("relay"), dict):
+            relay.setdefault("enabled", True)
         configuration = self._section(Configuration, document, ())
         if configuration is not None and not self.problems:
             self._check_together(configuration)
         return configuration
+
+    def _check_leaving(self, configuration: Configuration) -> None:
+        relay = configuration.relay
+        tables = {name: getattr(relay, name) for name in ("pools", "streams", "providers", "warm_up")}
+        try:
+            Leaving.read(tables)
+        except WrongTables as wrong:
+            for key, text in wrong.problems:
+                self._problem(tuple(key.split(".")), text)
 
     # --- sources
 
@@ -273,7 +287,8 @@ class _Reading:
             self._problem(("tls", given), f"is given without tls.{missing}")
         roles = set(configuration.roles)
         silent = set(listeners_of(configuration)) <= {"metrics"}
-        if silent and ("delivery" not in roles or roles & {role_of(name) for name in LISTENERS}):
+        works = "delivery" in roles or ("relay" in roles and configuration.relay.enabled)
+        if silent and (not works or roles & {role_of(name) for name in LISTENERS}):
             if any(getattr(listen, name) for name in LISTENERS):
                 self._problem(("roles",), "no listener in [listen] belongs to these roles, so there is nothing to do")
             else:
@@ -287,6 +302,7 @@ class _Reading:
                 if text in taken and not re.match(r"tcp6?:0(:|$)", text):
                     self._problem(("listen", name, number), f"{show(text)} is taken by {taken[text]}")
                 taken.setdefault(text, f"listen.{name}")
+        self._check_leaving(configuration)
         lowered = [name.casefold() for name in configuration.account.mailboxes]
         for name in configuration.account.mailboxes:
             if name.casefold() == "inbox":

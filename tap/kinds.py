@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 __all__ = [
+    "Checked",
     "Choice",
     "Duration",
     "Endpoint",
@@ -32,6 +33,7 @@ __all__ = [
     "Pairs",
     "Size",
     "StorageURL",
+    "Tables",
     "Text",
     "Whole",
     "Wrong",
@@ -425,6 +427,41 @@ class Pairs:
         if not isinstance(value, dict):
             raise Wrong(f"{show(value)} is not a table such as {{ Name = {show('value')} }}")
         return MappingProxyType({self.key.read(k, base): self.of.read(v, base) for k, v in value.items()})
+
+    def from_text(self, text: str) -> object:
+        return _toml_value(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A text that a function of another room reads (and raises ValueError for); it stays the text that it is."""
+
+    check: Callable[[str], object]
+    says: str
+
+    def read(self, value: object, base: Path) -> str:
+        if not isinstance(value, str):
+            raise Wrong(f"{show(value)} is not {self.says}")
+        try:
+            self.check(value)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
+        return value
+
+    def from_text(self, text: str) -> object:
+        return text
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Tables with keys of their own, which whoever they are for reads. In an environment variable: a TOML inline table."""
+
+    says: str = "tables"
+
+    def read(self, value: object, base: Path) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise Wrong(f"{show(value)} is not a table")
+        return MappingProxyType(value)
 
     def from_text(self, text: str) -> object:
         return _toml_value(text)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
+from twisted_mail.tap.declaring import section, setting
 from twisted_mail.tap.kinds import (
     Choice,
     Duration,
@@ -21,7 +22,6 @@ from twisted_mail.tap.kinds import (
     Files,
     Flag,
     Hostname,
-    Kind,
     Many,
     Network,
     NetworkType,
@@ -30,8 +30,8 @@ from twisted_mail.tap.kinds import (
     StorageURL,
     Text,
     Whole,
-    show,
 )
+from twisted_mail.tap.sending import DNSSettings, RelaySettings, SigningSettings
 
 __all__ = [
     "LATER",
@@ -54,32 +54,7 @@ __all__ = [
     "ThreadSettings",
     "listeners_of",
     "role_of",
-    "section",
-    "setting",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """What a field's metadata says of a setting."""
-
-    kind: Kind
-    default: object
-    """As TOML would give it; read by `kind` like everything else."""
-    doc: str
-    shown: str
-    """The default as the reference prints it."""
-
-
-def setting(kind: Kind, default: object, doc: str, shown: str = "") -> Any:
-    """A field that is one setting. `default` may be a function that is called when nothing is set."""
-    declared = Declared(kind, default, doc, shown or show(default))
-    return field(metadata={"setting": declared})
-
-
-def section(of: type, doc: str, *, many: bool = False) -> Any:
-    """A field that is a table with settings of its own, or an array of such tables."""
-    return field(metadata={"section": of, "doc": doc, "many": many})
 
 
 def _host_name() -> str:
@@ -451,7 +426,7 @@ class Configuration:
         "What this node does. `smtp`, `submission`, `lmtp`, `imap`, `pop3`: it opens these listeners, as far as `[listen]` "
         "names them (`submissions`, `imaps` and `pop3s` go along). `delivery`: mail that it accepts goes straight into "
         "the store, and it takes what waits in the queue; without it, everything it accepts is queued for others. "
-        "`managesieve`, `http` and `relay` are taken and start nothing yet.",
+        "`relay`: it sends what waits for other domains. `managesieve` and `http` are taken and start nothing yet.",
         "all of them",
     )
     node: str = setting(
@@ -468,6 +443,9 @@ class Configuration:
     delivery: DeliverySettings = section(DeliverySettings, "The inbound queue.")
     imap: IMAPSettings = section(IMAPSettings, "IMAP.")
     pop3: POP3Settings = section(POP3Settings, "POP3.")
+    dns: DNSSettings = section(DNSSettings, "Name servers.")
+    relay: RelaySettings = section(RelaySettings, "Mail for other domains.")
+    signing: SigningSettings = section(SigningSettings, "Signatures.")
     account: AccountSettings = section(AccountSettings, "Accounts.")
     storage: StorageSettings = section(StorageSettings, "Storage.")
     search: SearchSettings = section(SearchSettings, "Searching.")
@@ -477,9 +455,6 @@ class Configuration:
 
 LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
     {
-        ("dns",): "nothing is looked up",
-        ("relay",): "mail for other domains is refused",
-        ("signing",): "nothing is sent that could be signed",
         ("filters",): "mail is not filtered",
         ("sieve",): "there are no scripts",
         ("smtp", "trusted"): "the PROXY protocol and XCLIENT are not spoken",

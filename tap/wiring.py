@@ -25,13 +25,14 @@ from twisted_mail.delivery import (
     Ways,
 )
 from twisted_mail.delivery.failing import RetrySettings
-from twisted_mail.queueing.limits import TooSlow, within
+from twisted_mail.delivery.internal import InternalMail
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings as IMAPSettings
 from twisted_mail.pop3.server import POP3ServerFactory
 from twisted_mail.pop3.settings import Settings as POP3Settings
+from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
 from twisted_mail.smtp.server import SMTPServerFactory
@@ -39,6 +40,7 @@ from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.tap.counting import delivery_metrics, engine_name
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.masking import masked_in
+from twisted_mail.tap.relaying import Relaying
 from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import Configuration, listeners_of
 from twisted_mail.tap.status import Metric, Readiness
@@ -101,6 +103,7 @@ def smtp_limits(configuration: Configuration) -> SMTPLimits:
         command_seconds=smtp.command,
         data_seconds=smtp.data,
         login_seconds=limits.login,
+        hold_seconds=int(configuration.relay.hold) if configuration.relay.enabled else 0,
     )
 
 
@@ -154,6 +157,9 @@ class _Suite:
         self._recents = Recents(time.time())
         self._started = False
         self._factories: dict[str, Factory] = {}
+        self._relaying: Relaying | None = None
+        self._internal: InternalMail | None = None
+        self._relay_ends: Deferred[None] | None = None
 
     async def start(self) -> Mapping[str, Factory]:
         """Open the stores, then build a factory for each listener that is configured. Raises: StartError."""
@@ -178,6 +184,8 @@ class _Suite:
             self._log.warn("other nodes will not know of this one: {why}", why=error)
         if self._worker is not None:
             self._worker.start()
+        if self._relaying is not None and self._internal is not None and "relay" in configuration.roles:
+            self._relaying.start(self._internal)
         self._sweeping.start()
         return self._factories
 
@@ -213,7 +221,19 @@ class _Suite:
                 counts=self._counts,
             )
             queue.wake(self._worker.wake)
-        return MailIntake(
+        if configuration.relay.enabled:
+            self._relaying = Relaying(
+                self._reactor,
+                configuration,
+                backend,
+                bodies,
+                spools,
+                self._name,
+                in_thread=self._threads.defer,
+                trouble=lambda: self._trouble("queue"),
+            )
+        outbound = self._relaying.outgoing if self._relaying is not None else None
+        intake = MailIntake(
             backend.directory,
             Ways(
                 accounts=accounts,
@@ -229,7 +249,10 @@ class _Suite:
                 hops=configuration.smtp.hops,
                 remember_seconds=1.0,
             ),
+            outbound=outbound,
         )
+        self._internal = InternalMail(intake, queue, outbound)
+        return intake
 
     def _trouble(self, *stores: str) -> str | None:
         """What is the matter with the engines of *stores*, as far as they know; None: nothing."""
@@ -319,6 +342,9 @@ class _Suite:
         if self._worker is not None:
             self._worker_ends = Deferred.fromCoroutine(self._worker.stop(self._configuration.process.drain))
             self._worker_ends.addErrback(lambda failure: self._log.failure("ending the delivery worker", failure))
+        if self._relaying is not None:
+            self._relay_ends = Deferred.fromCoroutine(self._relaying.stop(self._configuration.process.drain))
+            self._relay_ends.addErrback(lambda failure: self._log.failure("ending the relay", failure))
         for factory in self._factories.values():
             factory.drain()  # type: ignore[attr-defined]  # each of our servers has it
 
@@ -328,6 +354,10 @@ class _Suite:
             await self._worker_ends
         elif self._worker is not None:
             await self._worker.stop(0.0)
+        if self._relay_ends is not None:
+            await self._relay_ends
+        elif self._relaying is not None:
+            await self._relaying.stop(0.0)
         await self._sweeping.stop()
         self._threads.stop()
         self._spool.stop()

@@ -7,6 +7,7 @@ import threading
 import time
 import unicodedata
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Final, Self
 from uuid import UUID, uuid4
 
@@ -75,6 +76,10 @@ class DeliveryId(_Identifier):
     """One delivery of one message to one recipient, minted once when its last octet has come."""
 
     __slots__ = ()
+
+    def caused(self, action: str) -> DeliveryId:
+        """The id of what this delivery causes (a bounce, a forward, an answer): the same however often it is caused."""
+        return DeliveryId(blake2b(self.octets + action.encode(), digest_size=16, person=b"caused-by").digest())
 
 
 _last_ordered = 0

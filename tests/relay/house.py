@@ -261,11 +261,11 @@ class Node:
             Pool("main", (PoolAddress("192.0.2.10", "mx1.example.org"),)),
             Pool("bulk", (PoolAddress("192.0.2.20", "news1.example.org"),)),
         ]
-        bodies = Bodies(self.blobs, self.references, clock)  # type: ignore[arg-type]  # doubles
-        journal = Journal(self.records, "node")  # type: ignore[arg-type]
+        bodies = Bodies(self.blobs, self.references, clock)
+        journal = Journal(self.records, "node")
         spools = SpoolFolder(house.folder / "spool", lambda call, *args: succeed(call(*args)))
         self.outgoing = Outgoing(
-            self.queue,  # type: ignore[arg-type]
+            self.queue,
             bodies,
             spools,
             streams,
@@ -274,14 +274,14 @@ class Node:
             wall=clock.seconds,
         )
         self.worker = RelayWorker(
-            self.queue,  # type: ignore[arg-type]
+            self.queue,
             bodies,
             house.world,
             _Policies(),
             Pools(pools, streams, Plans(engine.records, engine.allowances), Blocks(engine.allowances)),
             Sender(house.world, death),
             self.departures,
-            self.reports,  # type: ignore[arg-type]
+            self.reports,
             journal,
             clock,
             settings=WorkerSettings(

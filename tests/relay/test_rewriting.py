@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
@@ -30,6 +30,7 @@ hosts = st.lists(st.text("abcdefghij0123456789", min_size=1, max_size=20), min_s
 addresses = st.builds(lambda local, host: f"{local}@{host}", words, hosts)
 
 
+@settings(max_examples=100, deadline=None)
 @given(addresses, st.booleans())
 def test_a_forward_comes_back_whatever_the_case(sender: str, folded: bool) -> None:
     house = House()
@@ -40,6 +41,7 @@ def test_a_forward_comes_back_whatever_the_case(sender: str, folded: bool) -> No
     assert back.lower() == sender.lower() or back.startswith("SRS0")
 
 
+@settings(max_examples=100, deadline=None)
 @given(addresses)
 def test_a_forward_of_a_forward_goes_back_by_the_first_forwarder(sender: str) -> None:
     first, second, third = House(), House(), House()
@@ -121,6 +123,7 @@ def test_secrets_are_secrets(secrets: list[bytes]) -> None:
         ReturnPaths(secrets)
 
 
+@settings(max_examples=100, deadline=None)
 @given(addresses, st.text("abc01_", max_size=12))
 def test_a_bounce_says_for_whom_it_is(recipient: str, tag: str) -> None:
     house = House()
@@ -147,6 +150,7 @@ def test_a_forged_or_old_verp_address_is_refused() -> None:
         run(house.verp.encode("news.example", "bob@example.net", "not a tag"))
 
 
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=80))
 def test_garbage_is_refused(text: str) -> None:
     house = House()

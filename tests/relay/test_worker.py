@@ -9,7 +9,6 @@ import pytest
 from tests.delivery.queue_house import Death
 from tests.relay.house import DEAD, MESSAGE, Node, RelayHouse, run, verdict
 from twisted_mail.relay.destinations import DestinationSettings
-from twisted_mail.relay.items import caused_by
 from twisted_mail.relay.schedule import Schedule, next_delay
 from twisted_mail.relay.values import Host, Route, RouteFailure, Stage
 from twisted_mail.storage.interfaces import ItemState, QueueFilter
@@ -399,7 +398,7 @@ def test_delays_follow_the_schedule_and_never_pass_a_deadline() -> None:
 
 def test_what_is_caused_has_one_id() -> None:
     id = DeliveryId.new()
-    assert caused_by(id, "bounce") == caused_by(id, "bounce") != caused_by(id, "delayed")
+    assert id.caused("bounce") == id.caused("bounce") != id.caused("delayed")
 
 
 def test_nothing_is_in_the_queue_of_others(house: RelayHouse, node: Node) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError
@@ -93,8 +93,13 @@ class IncomingMail:
         detail_mailboxes: bool,
         outbound: OutboundMessage | None,
         wall: Callable[[], float],
+        hold_until: float | None = None,
     ) -> None:
+        """*hold_until*: seconds since 1970 before which it must not be delivered (RFC 4865)."""
+        if hold_until is not None and ways.queue is not None:
+            ways = replace(ways, straight=False)
         self._ways = ways
+        self._hold_until = hold_until
         self._recipients = recipients
         self._sender = sender
         self._front: bytes = return_path + received
@@ -309,7 +314,10 @@ class IncomingMail:
         if self._ways.queue is None or self._spool is None:
             return {each.copy.delivery: MailRefused(Refusal.UNAVAILABLE) for each in waiting}
         try:
-            return dict(await self._ways.queue.put(self._spool, waiting, sender=self._sender, received=received))
+            delay = 0.0 if self._hold_until is None else max(self._hold_until - self._wall(), 0.0)
+            return dict(
+                await self._ways.queue.put(self._spool, waiting, sender=self._sender, received=received, delay=delay)
+            )
         except CancelledError:
             raise
         except Exception:

@@ -79,7 +79,7 @@ class MailIntake:
     ) -> Recipient:
         """See `services.Intake.recipient`. A mailbox that is full is refused here, before the message comes."""
         try:
-            resolution = await self._resolve(address)
+            resolution = await self.resolve(address)
             self._check_remote(resolution, identity)
             await self._check_room(resolution.accounts)
         except (StorageError, AccountError) as error:
@@ -94,8 +94,12 @@ class MailIntake:
             remote=resolution.remote,
         )
 
-    async def _resolve(self, address: str) -> Resolution:
-        """A server in front sends many messages to one user: each would ask the directory two or three times."""
+    async def resolve(self, address: str) -> Resolution:
+        """What *address* stands for, whoever asks. Raises: MailRefused, StorageError.
+
+        It is remembered for a moment: a server in front sends many messages to one user, and each would ask the directory two
+        or three times.
+        """
         recent = self._recent.get(address)
         began = self._wall()
         if recent is not None and recent[0] <= began < recent[0] + self._settings.remember_seconds:
@@ -163,4 +167,5 @@ class MailIntake:
             detail_mailboxes=settings.detail_mailboxes,
             outbound=self._outbound.begin(envelope) if self._outbound is not None and remote else None,
             wall=self._wall,
+            hold_until=envelope.hold_until,
         )

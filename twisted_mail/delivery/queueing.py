@@ -70,9 +70,9 @@ class InboundQueue:
         self._woken = woken
 
     async def put(
-        self, spool: Spool, copies: Sequence[Waiting], *, sender: str, received: int
+        self, spool: Spool, copies: Sequence[Waiting], *, sender: str, received: int, delay: float = 0.0
     ) -> Mapping[DeliveryId, MailRefused]:
-        """Make each of *copies* durable; those that could not be, with what to tell the peer."""
+        """Make each of *copies* durable, due in *delay* seconds; those that could not be, with what to tell the peer."""
         ids = [waiting.copy.delivery for waiting in copies]
         trouble = self._trouble()
         if trouble is not None:  # a body that no item names would only lie there
@@ -86,7 +86,7 @@ class InboundQueue:
         failures: dict[DeliveryId, MailRefused] = {}
 
         async def one(waiting: Waiting) -> None:
-            failure = await self._put(waiting, kept[waiting.copy.delivery], sender, received)
+            failure = await self._put(waiting, kept[waiting.copy.delivery], sender, received, delay)
             if failure is None:
                 self.counts.queued += 1
                 self._woken()
@@ -96,7 +96,9 @@ class InboundQueue:
         await some_at_a_time([one(waiting) for waiting in copies])
         return failures
 
-    async def _put(self, waiting: Waiting, body: Body, sender: str, received: int) -> MailRefused | None:
+    async def _put(
+        self, waiting: Waiting, body: Body, sender: str, received: int, delay: float
+    ) -> MailRefused | None:
         """One item. After an unknown outcome it is put again: an id is put once, however often it is tried."""
         id = waiting.copy.delivery
         try:
@@ -119,7 +121,7 @@ class InboundQueue:
             if pause:
                 await deferLater(self._clock, pause)
             try:
-                await within(self._clock, PUT_SECONDS, self._put_item(item))
+                await within(self._clock, PUT_SECONDS, self._put_item(item, delay))
                 return None
             except Refused as error:
                 failure = error
@@ -131,8 +133,8 @@ class InboundQueue:
             await self.bodies.forget(body, id)
         return _refusal(failure)
 
-    async def _put_item(self, item: QueueItem) -> None:
-        await self.queue.put(item)
+    async def _put_item(self, item: QueueItem, delay: float) -> None:
+        await self.queue.put(item, delay=delay)
 
 
 def _refusal(error: Exception) -> MailRefused:

@@ -16,7 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
-from twisted_mail.relay.items import Outbound, Place, caused_by, outbound_item
+from twisted_mail.relay.items import Outbound, Place, outbound_item
 from twisted_mail.relay.journal import Journal, Step
 from twisted_mail.relay.streams import MessageFacts, Streams
 from twisted_mail.services import Envelope, MailRefused, Recipient, Refusal
@@ -121,7 +121,7 @@ class Outgoing:
 
         *stream*: that of what caused it. Raises: StorageError, MailRefused.
         """
-        id = caused_by(cause, action)
+        id = cause.caused(action)
         mail = OutgoingMail(self, None, sender=sender, cause=action, stream=stream)
         try:
             await mail.write(octets)
@@ -263,7 +263,7 @@ class OutgoingMail:
         used: set[DeliveryId] = set()
         named: list[tuple[DeliveryId, str, Recipient]] = []
         for id, address, recipient in targets:
-            named.append((caused_by(id, address) if id in used else id, address, recipient))
+            named.append((id.caused(address) if id in used else id, address, recipient))
             used.add(id)
         rows = [
             (id, recipient, await self._outbound(address, recipient, len(named))) for id, address, recipient in named

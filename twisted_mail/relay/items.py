@@ -6,7 +6,6 @@ read twice.
 
 from __future__ import annotations
 
-from hashlib import blake2b
 from typing import Final, Literal
 
 import msgspec
@@ -21,7 +20,6 @@ __all__ = [
     "NewerVersion",
     "Outbound",
     "Place",
-    "caused_by",
     "encoded",
     "outbound_item",
     "outbound_of",
@@ -124,8 +122,3 @@ def outbound_of(item: QueueItem) -> Outbound:
         return _decoder.decode(item.envelope)
     except msgspec.MsgspecError as error:
         raise Corrupt("malformed envelope of a queue item") from error
-
-
-def caused_by(id: DeliveryId, action: str) -> DeliveryId:
-    """The id of what *id* causes, e.g. its bounce: the same however often it is caused."""
-    return DeliveryId(blake2b(id.octets + action.encode(), digest_size=16, person=b"caused-by").digest())
