@@ -13,7 +13,7 @@ from benchmarks.senders import send_all
 from benchmarks.servers import PASSWORD, user
 from benchmarks.stores import Distributed
 
-__all__ = ["hot", "idle", "import_beside", "many"]
+__all__ = ["contend", "hot", "idle", "import_beside", "many"]
 
 SENDERS: Final = 64
 
@@ -96,6 +96,52 @@ def idle(server: Distributed, scale: float) -> list[Figure]:
         *times("from MAIL FROM to EXISTS on the other node", [b - a for a, b in zip(begun, seen, strict=True)], goal_p50=goal),
         *times("the delivery itself", [b - a for a, b in zip(begun, ended, strict=True)]),
     ]
+
+
+def contend(server: Distributed, scale: float) -> list[Figure]:
+    """Six sessions on two nodes change flags of one mailbox without a pause; then three of one node alone."""
+    name, sessions = user(6), 6
+    with IMAP(server.cluster.port("imap", 0), name, PASSWORD) as imap:
+        for number in range(sessions):
+            imap.command(b"APPEND INBOX", message(number, 1000))
+    figures: list[Figure] = []
+    seconds = max(20.0 * scale, 3.0)
+    for what, at in (("six sessions on two nodes", (0, -1)), ("three sessions on one", (0,))):
+        taken: list[float] = []
+        failed = [0]
+        ends = time.perf_counter() + seconds + 3.0
+
+        def change(number: int, at: tuple[int, ...] = at, taken: list[float] = taken, ends: float = ends) -> None:
+            with IMAP(server.cluster.port("imap", at[number % len(at)]), name, PASSWORD) as imap:
+                imap.command(b"SELECT INBOX")
+                turn = 0
+                while (start := time.perf_counter()) < ends:
+                    sign = b"-" if turn % 2 else b"+"
+                    imap.command(b"STORE %d %sFLAGS (k%d)" % (number + 1, sign, number))
+                    if start > ends - seconds:  # the first seconds are for nodes to find out who contends
+                        taken.append(time.perf_counter() - start)
+                    turn += 1
+
+        def safely(number: int, failed: list[int] = failed) -> None:
+            try:
+                change(number)
+            except Exception:  # a tagged NO, or a connection that was ended: what was asked for has not been had
+                failed[0] += 1
+
+        threads = [threading.Thread(target=safely, args=(number,)) for number in range(3 * len(at))]
+        ours, stores = server.cpu_seconds(), server.stores.cpu_seconds()
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        ours, stores = server.cpu_seconds() - ours, server.stores.cpu_seconds() - stores
+        figures += [
+            Figure(f"{what}: changes of flags", len(taken) / seconds, "changes/s"),
+            *times(f"{what}: a change", taken),
+            Figure(f"{what}: our CPU and the stores'", (ours + stores) / max(len(taken), 1) * 1e6, "us each"),
+            Figure(f"{what}: sessions that were refused or ended", failed[0], "sessions"),
+        ]
+    return figures
 
 
 class _Neighbour:

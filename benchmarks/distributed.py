@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.beside import beside
-from benchmarks.crowd import hot, idle, import_beside, many
+from benchmarks.crowd import contend, hot, idle, import_beside, many
 from benchmarks.figures import Figure
 from benchmarks.large import changes, drain, million
 from benchmarks.mix import mix
@@ -32,6 +32,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Distributed, float], list[Figure]]]] = {
     "hot": hot,
     "many": many,
     "idle": idle,
+    "contend": contend,
     "import": import_beside,
     "mix": mix,
     "million": million,
@@ -40,7 +41,7 @@ SCENARIOS: Final[Mapping[str, Callable[[Distributed, float], list[Figure]]]] = {
     "beside": beside,
 }
 _TWO: Final = {"one": ALL, "two": ALL}
-_LAYOUTS: Final = {"idle": _TWO}
+_LAYOUTS: Final = {"idle": _TWO, "contend": _TWO}
 """Scenarios that take more than one mail node."""
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+import random
+from typing import Any, cast
 
 import pytest
 from pyroaring import BitMap
@@ -14,7 +15,7 @@ from tests.account.network import Network
 from tests.account.test_intents import add, create, message, uids
 from twisted_mail.account import buckets, errors, homes, intents, tree
 from twisted_mail.account.buckets import ReserveBuckets, SwitchBuckets
-from twisted_mail.account.entries import pack_uids
+from twisted_mail.account.entries import FlagChanged, decode_entry, pack_uids
 from twisted_mail.account.errors import NoSuchMailbox, OutcomeUnknown, OverQuota
 from twisted_mail.account.forwarding import (
     CONTENTION_SECONDS,
@@ -37,11 +38,13 @@ from twisted_mail.account.intents import (
     Intent,
     Replaced,
     ReplaceMessage,
+    SetSetting,
     new_message,
 )
 from twisted_mail.account.service import AccountService, AccountSettings
 from twisted_mail.account.tree import CreateMailbox
 from twisted_mail.services import Account
+from twisted_mail.storage.interfaces import Refused
 from twisted_mail.values import DeliveryId, MailboxId, ModSeq, UIDValidity
 
 EAGER = AccountSettings(checkpoint_entries=4)
@@ -69,8 +72,21 @@ class Pair(House):
         add(self.owner, message())
         add(self.sender, message())
 
+    def flags(self, account: Account | None = None) -> dict[int, set[str]]:
+        """The flags of each message in INBOX, by UID."""
+        account = account or self.sender
+        now(account.refresh())
+        columns = now(account.columns(account.state.inbox))
+        return {columns.uids[slot]: set(columns.flags_of(slot)) for slot in columns.live}
+
     def deliver(self, **options: Any) -> Added:
         return add(self.sender, message(), delivery=DeliveryId.new().octets, **options)
+
+
+    def flag(self, name: str, *which: int, **options: Any) -> ChangeFlags:
+        """Change the flag *name* of messages in INBOX."""
+        options = {"mode": "add", **options}
+        return ChangeFlags(mailbox=self.sender.state.inbox.id, uids=pack_uids(BitMap(which)), flags=(name,), **options)
 
 
 def messages_of(account: Account) -> int:
@@ -175,21 +191,58 @@ def test_it_goes_on_while_others_append_to_the_account() -> None:
     assert len(pair.network.sent) == 4
 
 
-def test_what_clients_do_stays_here_and_so_does_what_the_owner_delivers() -> None:
+def test_what_clients_do_goes_there_too_and_is_seen_here_before_it_is_answered() -> None:
     pair = Pair()
     pair.contend()
-    create(pair.sender, "Here")
-    add(pair.sender, message())
-    now(
-        pair.sender.commit(
-            ChangeFlags(mailbox=pair.sender.state.inbox.id, uids=pack_uids(BitMap([1])), mode="add", flags=("x",))
+    sender = pair.sender
+    box = create(sender, "There")
+    assert sender.state.mailboxes[box].name == "There"
+    added = add(sender, message())
+    assert (added.uids, uids(sender)) == (range(3, 4), [1, 2, 3])
+    marked = now(sender.commit(pair.flag("x", 1, 3)))
+    assert (marked.changed, marked.modseq) == (BitMap([1, 3]), sender.state.modseq)
+    assert pair.flags() == {1: {"x"}, 2: set(), 3: {"x"}}
+    moved = now(
+        sender.commit(
+            CopyMessages(mailbox=sender.state.inbox.id, uids=pack_uids(BitMap([2])), target=box, move=True)
         )
     )
-    add(pair.owner, message())
-    add(pair.sender, message())
+    assert (moved.source_uids, moved.target_uids, uids(sender)) == ((2,), range(1, 2), [1, 3])
+    gone = now(sender.commit(Expunge(mailbox=sender.state.inbox.id, uids=pack_uids(BitMap([3])), only_deleted=False)))
+    assert (gone, uids(sender)) == (BitMap([3]), [1])
+    now(sender.commit(SetSetting(name="colour", value="red")))
+    assert sender.state.settings["colour"] == "red"
+    assert len(pair.network.sent) == 6
+    assert messages_of(pair.owner) == 1
+
+
+def test_what_the_owner_does_stays_there() -> None:
+    pair = Pair()
     pair.network.owner = "sender"
+    pair.contend()
+    now(pair.sender.commit(pair.flag("x", 1)))
     pair.deliver()
     assert not pair.network.sent
+
+
+def test_when_it_has_become_calm_clients_are_answered_from_here_again() -> None:
+    pair = Pair()
+    pair.contend()
+    for number in range(5):
+        pair.clock.advance(CONTENTION_SECONDS * 0.3)
+        now(pair.sender.commit(pair.flag(f"k{number}", 1)))
+    assert len(pair.network.sent) == 3, "only this node has written since"
+
+
+def test_it_is_not_calm_while_others_are_read_to_append() -> None:
+    pair = Pair()
+    pair.contend()
+    for number in range(5):
+        pair.clock.advance(CONTENTION_SECONDS * 0.6)
+        add(pair.owner, message())
+        now(pair.sender.refresh())
+        now(pair.sender.commit(pair.flag(f"k{number}", 1)))
+    assert len(pair.network.sent) == 5
 
 
 def test_a_refusal_of_the_owner_is_one_here() -> None:
@@ -221,6 +274,144 @@ def test_exactly_once_whatever_becomes_of_what_was_sent(fate: str, between: int)
     sent = len(pair.network.sent)
     pair.deliver()
     assert len(pair.network.sent) == sent, "not that way again for a while"
+
+
+@pytest.mark.parametrize("fate", ["refused", "lost", "hidden", "late"])
+@pytest.mark.parametrize("between", [0, 9])
+def test_a_clients_change_is_made_once_whatever_becomes_of_what_was_sent(fate: str, between: int) -> None:
+    pair = Pair(EAGER)
+    pair.contend()
+    pair.network.fate = lambda sender, receiver: fate
+    done = now(pair.sender.commit(pair.flag("x", 1)))
+    assert (done.changed, done.modseq) == (BitMap([1]), pair.sender.state.modseq)
+    head = int(pair.sender.state.modseq)
+    now(pair.owner.commit(pair.flag("x", 1, mode="remove")))
+    for _ in range(between):  # checkpoints, so that the owner may not remember
+        add(pair.owner, message())
+    if between:
+        pair.owner_node.release(pair.owner)
+        pair.owner_node.forget(pair.owner.id)
+    now(pair.network.arrive())
+    assert pair.flags()[1] == set(), "the late one must not set it again"
+    assert pair.sender.state.modseq == head + 1 + between
+
+
+def test_two_attempts_in_one_group_are_one_entry() -> None:
+    pair = Pair()
+    pair.contend()
+    sent: list[bytes] = []
+    pair.network.rewrite = lambda request: sent.append(request) or request  # type: ignore[func-returns-value]
+    add(pair.sender, message())
+    before = int(pair.owner.state.modseq)
+    held: Deferred[None] = Deferred()
+    log: Any = pair.owner_node.log
+
+    class Slow:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(log, name)
+
+        async def append(self, *arguments: Any) -> Any:
+            await held
+            return await log.append(*arguments)
+
+    slow: Any = Slow()
+    pair.owner_node.log = slow
+    Deferred.fromCoroutine(pair.owner.commit(SetSetting(name="a", value="b")))
+    again = sent[0].replace(sent[0][-16:], b"another attempt!")
+    answers = [Deferred.fromCoroutine(pair.owner_node.serve(pair.owner.id, again)) for _ in range(2)]
+    held.callback(None)
+    first, second = (cast(bytes, each.result) for each in answers)  # of Deferreds that have fired
+    assert b"done" in first
+    assert b"standing" in second
+    assert pair.owner.state.modseq == before + 2
+
+
+def test_a_refusal_after_an_unknown_outcome_is_certain() -> None:
+    pair = Pair()
+    pair.contend()
+    pair.network.fate = lambda sender, receiver: "late"
+    with pytest.raises(OverQuota):
+        add(pair.sender, message(), quota_bytes=1)
+    before = messages_of(pair.owner)
+    assert [answer for answer in now(pair.network.arrive()) if b"standing" not in answer] == []
+    assert messages_of(pair.owner) == before
+
+
+def test_that_nothing_is_to_be_done_after_an_unknown_outcome_stays_so() -> None:
+    pair = Pair()
+    pair.contend()
+    now(pair.owner.commit(pair.flag("x", 1)))
+    pair.network.fate = lambda sender, receiver: "late"
+    done = now(pair.sender.commit(pair.flag("x", 1)))
+    assert (done.changed, done.modseq) == (BitMap(), 0)
+    now(pair.owner.commit(pair.flag("x", 1, mode="remove")))
+    now(pair.network.arrive())
+    assert pair.flags()[1] == set()
+
+
+def test_an_owner_that_dies_half_way_leaves_nothing_open() -> None:
+    pair = Pair()
+    pair.contend()
+
+    def dies(sender: str, receiver: str) -> str:
+        pair.network.fate = lambda *_: "refused"
+        return "hidden"
+
+    pair.network.fate = dies
+    assert now(pair.sender.commit(pair.flag("x", 2))).changed == BitMap([2])
+    pair.network.fate = lambda *_: "lost"
+    pair.clock.advance(CONTENTION_SECONDS)
+    assert now(pair.sender.commit(pair.flag("y", 2))).changed == BitMap([2])
+    assert pair.flags()[2] == {"x", "y"}
+
+
+def test_what_was_asked_while_the_modseq_was_older_fails_there_as_it_would_here() -> None:
+    pair = Pair()
+    pair.contend()
+    now(pair.sender.commit(pair.flag("x", 2)))
+    seen = int(pair.sender.state.modseq) - 1
+    done = now(pair.sender.commit(pair.flag("y", 1, 2, unchanged_since=seen)))
+    assert (done.changed, done.failed) == (BitMap([1]), BitMap([2]))
+    pair.network.fate = lambda *_: "hidden"
+    done = now(pair.sender.commit(pair.flag("z", 1, 2, unchanged_since=int(pair.sender.state.modseq) - 1)))
+    assert (done.changed, done.failed) == (BitMap([2]), BitMap([1]))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_any_mixture_of_losses_is_each_change_once(seed: int) -> None:
+    chance = random.Random(seed)
+    pair = Pair(EAGER)
+    pair.contend()
+    pair.network.fate = lambda *_: chance.choice(["ok", "ok", "ok", "refused", "lost", "hidden", "late"])
+    nodes = (pair.sender, pair.owner)
+    made: list[str] = []
+    for number in range(150):
+        who = chance.choice(nodes)
+        match chance.randrange(6):
+            case 0:
+                add(who, message())
+            case 1:
+                now(pair.network.arrive())
+            case 2:
+                pair.clock.advance(chance.choice([0.1, CONTENTION_SECONDS]))
+            case 3 if chance.random() < 0.3:
+                pair.network.owner = chance.choice(["sender", "owner"])
+            case _:
+                name = f"k{number}"
+                done = now(who.commit(pair.flag(name, *chance.sample(range(1, 4), 2))))
+                made += [name] * len(done.changed)
+                assert who.state.modseq >= done.modseq
+    now(pair.network.arrive())
+    found = sorted(name for names in pair.flags().values() for name in names)
+    assert found == sorted(made)
+    now(pair.sender.refresh())
+    now(pair.owner.refresh())
+    assert pair.flags(pair.owner) == pair.flags()
+    causes: list[str] = []
+    for logged in now(pair.engine.account_log.read(pair.sender.id, ModSeq(0))):
+        entry = decode_entry(logged.data)
+        causes += [change.flag for change in entry.changes if isinstance(change, FlagChanged)]
+    assert len(causes) == len(set(causes)), "one entry for each change"
 
 
 def test_a_late_one_that_overtakes_a_checkpoint_costs_a_look_and_one_in_time_does_not() -> None:
@@ -256,9 +447,22 @@ def test_what_may_come_to_stand_elsewhere_is_not_called_refused() -> None:
     pair = Pair()
     pair.contend()
     pair.network.fate = lambda sender, receiver: "late"
+    log: Any = pair.sender_node.log
+
+    class Down:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(log, name)
+
+        async def append(self, *arguments: Any) -> Any:
+            raise Refused("no quorum")
+
+    down: Any = Down()
+    pair.sender_node.log = down
     with pytest.raises(OutcomeUnknown):
-        pair.deliver(quota_bytes=1)
-    with pytest.raises(NoSuchMailbox):  # never comes back, so neither will the other attempt find it
+        pair.deliver()
+    pair.sender_node.log = log
+    pair.clock.advance(CONTENTION_SECONDS)
+    with pytest.raises(NoSuchMailbox):
         now(pair.sender.commit(AddMessages(mailbox=BOX, messages=(message(),), delivery=b"x" * 16)))
 
 

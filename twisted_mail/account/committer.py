@@ -16,25 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
-from twisted_mail.account.apply import apply
-from twisted_mail.account.checkpoint import (
-    HEAD,
-    changed_chunks,
-    decode_delivered,
-    decode_head,
-    delivered_chunks,
-    thinned,
-    to_be_loaded,
-)
-from twisted_mail.account.entries import Entry, encode_entry
+from twisted_mail.account.apply import Applied, apply
+from twisted_mail.account.checkpoint import decode_delivered, delivered_chunks
+from twisted_mail.account.checkpointing import CheckpointedAccount
+from twisted_mail.account.entries import Entry, decode_entry, encode_entry
 from twisted_mail.account.errors import AccountUnavailable, LimitReached, OutcomeUnknown, Refused
-from twisted_mail.account.following import FollowedAccount
-from twisted_mail.account.graves import BATCH, Moved, dead_of, ripe_chunks
+from twisted_mail.account.forwarding import AlreadyStands
 from twisted_mail.account.homes import NotHome
-from twisted_mail.account.intents import Intent, Scope
+from twisted_mail.account.intents import Intent, Plan, Scope
 from twisted_mail.account.rows import octets_of
 from twisted_mail.account.sending import Sender
-from twisted_mail.account.state import DAY_SECONDS
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.storage.interfaces import (
     Conflict,
@@ -63,7 +54,7 @@ MAX_WAITING = 20_000
 """Intents that may queue for one account."""
 
 
-class OpenAccount(FollowedAccount):
+class OpenAccount(CheckpointedAccount):
     """Implements `services.Account`."""
 
     _log = Logger()
@@ -77,13 +68,17 @@ class OpenAccount(FollowedAccount):
         self._quiet: list[Deferred[None]] = []
         self._moved = 0.0
         """When the queue last moved, by the service's clock."""
-        self._swept: set[str] = set()
-        """Chunks of graves whose rows are gone; the next checkpoint leaves them out."""
 
     @property
     def busy(self) -> bool:
         """Whether something is in flight or watched."""
         return self._running or self._refreshing or bool(self._queue or self._watchers or self._sender.under_way)
+
+    def _wanted(self) -> bool:
+        return bool(self._queue)
+
+    def others_append(self) -> None:
+        self._sender.others_append()
 
     # --- committing
 
@@ -91,14 +86,17 @@ class OpenAccount(FollowedAccount):
         """Run *intent* on the newest state and make its entry durable; see `services.Account`.
 
         The entry is written by this node, or by another one (`sending`): where the account is not at home here, or
-        where a delivery had better go out in company.
+        where it had better go out in company.
         """
         result: R = await self.naming(intent.new_rows(), self._commit(Waiting(intent, self._rows_of(intent))))
         return result
 
-    async def commit_here(self, intent: Intent[R], since: ModSeq) -> R:
-        """The same for an *intent* that another node forwarded when it knew the log up to *since*. Raises NotHome too."""
-        result: R = await self._commit(Waiting(intent, self._rows_of(intent), here=True, since=since))
+    async def commit_here(self, intent: Intent[R], since: ModSeq, id: bytes) -> R:
+        """The same for an *intent* that another node forwarded: no entry up to *since* bears its *id*.
+
+        Raises NotHome and AlreadyStands too.
+        """
+        result: R = await self._commit(Waiting(intent, self._rows_of(intent), here=True, since=since, id=id))
         return result
 
     def _rows_of(self, intent: Intent[R]) -> list[MessageRow]:
@@ -191,13 +189,9 @@ class OpenAccount(FollowedAccount):
                 raise
             finally:
                 self._lock.release()
-            for waiting in reversed(again):
-                if waiting.done.called:
-                    continue
-                if attempt and self._sender.wants(waiting):
-                    self._sender.to_owner(waiting)  # it has lost twice: against company it would lose again
-                else:
-                    self._queue.appendleft(waiting)
+            self._queue.extendleft(waiting for waiting in reversed(again) if not waiting.done.called)
+            if attempt and again:  # they have lost twice: against company they would lose again
+                self._send_all()
             if self._state.modseq != before:
                 self._notify()
             attempt = attempt + 1 if again else 0
@@ -207,19 +201,31 @@ class OpenAccount(FollowedAccount):
         self._running = False
         self.now_quiet()
 
+    def _send_all(self) -> None:
+        """Send what is in the queue, and has not been sent, to the owner."""
+        queued, self._queue = self._queue, deque()
+        for waiting in queued:
+            if self._sender.wants(waiting):
+                self._sender.to_owner(waiting)
+            else:
+                self._queue.append(waiting)
+
     def _take_group(self) -> list[Waiting]:
         """The longest prefix of the queue whose scopes do not meet; empty where all have given up waiting."""
         group: list[Waiting] = []
         scopes: list[Scope] = []
         octets = 0
+        ids: set[bytes] = set()
         most = 1 if self._just_came else MAX_GROUP
-        while self._queue and len(group) < most:
+        while self._queue and len(group) < most and self._queue[0].id not in ids:
             scope = self._queue[0].intent.scope()
             octets += sum(map(octets_of, self._queue[0].rows))
             if any(scope.meets(other) for other in scopes) or (group and octets > MAX_GROUP_BYTES):
                 break
             scopes.append(scope)
             group.append(self._queue.popleft())
+            if group[-1].id:
+                ids.add(group[-1].id)  # of two attempts of one intent the second must see the first
         return group
 
     async def _commit_group(self, group: list[Waiting]) -> list[Waiting]:
@@ -239,24 +245,30 @@ class OpenAccount(FollowedAccount):
         await self._prepare(group)
         if self.elsewhere() is not None:
             return group  # it was seen to move away while columns were loaded: nothing may follow that entry from here
+        for waiting in group:
+            if waiting.id:
+                await self._look_for(waiting)
         proposals: list[Waiting] = []
         settled: list[tuple[Waiting, Refused | None]] = []
         for waiting in group:
             if waiting.done.called:
                 continue
+            refusal: Refused | None = None
             try:
                 waiting.plan = waiting.intent.run(self._state)
             except Refused as refused:
-                settled.append((waiting, refused))
-                continue
+                waiting.plan, refusal = Plan(), refused
             except Exception as error:  # a defect: of the one intent, and the others have nothing to do with it
                 self._log.failure("{cause} could not be run", cause=waiting.intent.cause)
                 waiting.fail(error)
                 continue
-            if waiting.plan.changes:
+            again = refusal is not None or waiting.intent.again() is None
+            waiting.closes = not waiting.plan.changes and waiting.unsettled and again and not waiting.here
+            waiting.verdict = refusal
+            if waiting.plan.changes or waiting.closes:
                 proposals.append(waiting)
             else:
-                settled.append((waiting, None))
+                settled.append((waiting, refusal))
         if settled and not proposals and await self._service.log.head(self._id) != self._state.modseq:
             # a refusal, or that nothing is to be done, must not come from a state that others have left behind
             await self._catch_up()
@@ -272,6 +284,27 @@ class OpenAccount(FollowedAccount):
             else:
                 waiting.succeed(waiting.intent.result(self._state, waiting.plan, None))
         return []
+
+    async def _look_for(self, waiting: Waiting) -> None:
+        """Settle *waiting*, which has been sent from node to node, if its entry stands. Raises StorageError."""
+        if waiting.done.called or waiting.since is None:
+            return
+        found = self._known.number(waiting.id)
+        try:
+            if found is None and waiting.since < self._known.since:
+                for logged in await self._service.log.read(self._id, waiting.since):
+                    if decode_entry(logged.data).intent == waiting.id and logged.modseq <= self._state.modseq:
+                        found = logged.modseq
+        except Trimmed:
+            waiting.fail(OutcomeUnknown("whether an earlier attempt has been carried out cannot be told any more"))
+        if found is None:
+            return
+        if waiting.here:
+            waiting.fail(AlreadyStands(found))
+        elif waiting.intent.again() is not None:
+            waiting.succeed(waiting.intent.result(self._state, Plan(), None))
+        else:  # the state was read anew beyond it
+            waiting.fail(OutcomeUnknown("the change stands, but what came of it cannot be told"))
 
     async def _prepare(self, group: Sequence[Waiting]) -> None:
         """Load what the intents of *group* need before they run."""
@@ -317,7 +350,8 @@ class OpenAccount(FollowedAccount):
         entries: list[Entry] = []
         encoded: list[NewEntry] = []
         for waiting in list(proposals):
-            entry = Entry(now, waiting.intent.cause, waiting.plan.changes, waiting.plan.delivery)
+            cause = "closed" if waiting.closes else waiting.intent.cause
+            entry = Entry(now, cause, waiting.plan.changes, waiting.plan.delivery, waiting.id)
             data = encode_entry(entry)
             if most is not None and len(data) + ENTRY_OVERHEAD > most:
                 proposals.remove(waiting)
@@ -385,9 +419,16 @@ class OpenAccount(FollowedAccount):
         self._tail_entries += len(entries)
         self._tail_bytes += sum(len(new.data) for new in encoded)
         for waiting, entry in zip(proposals, entries, strict=True):
-            applied = apply(self._state, ModSeq(self._state.modseq + 1), entry)
+            applied: Applied | None = apply(self._state, ModSeq(self._state.modseq + 1), entry)
+            if entry.intent:
+                self._known.add(entry.intent, self._state.modseq)
+            if waiting.closes:
+                applied, waiting.unsettled = None, False
             try:
-                waiting.succeed(waiting.intent.result(self._state, waiting.plan, applied))
+                if waiting.verdict is not None:
+                    waiting.fail(waiting.verdict)
+                else:
+                    waiting.succeed(waiting.intent.result(self._state, waiting.plan, applied))
             except Exception as error:
                 waiting.fail(error)
                 self._log.failure("the result of {cause} failed", cause=waiting.intent.cause)
@@ -439,105 +480,6 @@ class OpenAccount(FollowedAccount):
                     wait = min(wait * 2, 2.0)
         finally:
             self._unsettled = False
-
-    # --- checkpoints
-
-    async def _checkpoint_if_due(self) -> None:
-        settings = self._service.settings
-        if self._tail_entries < settings.checkpoint_entries and self._tail_bytes < settings.checkpoint_bytes:
-            return
-        if self.elsewhere() is not None:
-            return  # its pointer is moved by compare-and-set too, which agrees in the home only
-        await self._lock.acquire()
-        try:
-            await self._checkpoint()
-        except StorageError as error:
-            self._log.warn("account {id}: no checkpoint was made: {why}", id=self._id, why=error)
-            self._tail_entries = self._tail_bytes = 0  # not again for each entry; the next one is as good
-        finally:
-            self._lock.release()
-
-    async def checkpoint(self) -> None:
-        """Make a checkpoint now, if anything changed since the last one. Raises StorageError, NotHome."""
-        home = self.elsewhere()
-        if home is not None:
-            raise NotHome(home)
-        await self._lock.acquire()
-        try:
-            if self._state.modseq > self._base:
-                await self._checkpoint()
-        finally:
-            self._lock.release()
-
-    async def _checkpoint(self) -> None:
-        log = self._service.log
-        while missing := to_be_loaded(self._state, self._base):
-            await self._load_columns(missing[0])  # which may find that there is a newer base, or another state
-        state = self._state
-        now = int(self._service.wall() * 1000)
-        modseq = state.modseq
-        horizon = now - int(self._service.settings.retention_seconds * 1000)
-        history = thinned((*self._history, (int(modseq), now)), horizon)
-        today = now // (DAY_SECONDS * 1000)
-        changed, kept = changed_chunks(state, self._base, self._manifest, history, today, self._swept)
-        try:
-            await log.save_checkpoint(self._id, self._base, modseq, changed, kept)
-        except Conflict:
-            newest = await log.load_checkpoint(self._id, (HEAD,))
-            if newest is not None:
-                self._history = decode_head(newest.chunks[HEAD])[1]
-            self._know(newest)
-        else:
-            self._base, self._history = modseq, history
-            self._manifest = {**kept, **dict.fromkeys(changed, modseq)}
-            state.delivered.clear()
-            state.forget_left(modseq)
-            self._swept &= self._manifest.keys()
-        self._tail_entries = max(0, state.modseq - self._base)
-        self._tail_bytes = 0
-        await self._trim(horizon)
-
-    async def _trim(self, horizon: int) -> None:
-        old = [modseq for modseq, made in self._history if made <= horizon]
-        if old:
-            await self._service.log.trim(self._id, ModSeq(old[-1]))
-            if ripe_chunks(self._manifest, old[-1], self._swept):
-                self._service.sweep_soon(self)
-
-    async def sweep(self) -> int:
-        """Remove the rows of messages that left so long ago that nothing can name them any more; says how many.
-
-        Raises StorageError; who begins anew does what is left.
-        """
-        removed = 0
-        while self.elsewhere() is None and not self._closed:
-            await self._lock.acquire()
-            try:
-                horizon = int((self._service.wall() - self._service.settings.retention_seconds) * 1000)
-                old = [modseq for modseq, made in self._history if made <= horizon]
-                chunks = ripe_chunks(self._manifest, old[-1] if old else 0, self._swept)
-                if not chunks or self._state.modseq < self._base:
-                    break
-                keys = await dead_of(
-                    chunks,
-                    log=self._service.log,
-                    account=self._id,
-                    state=self._state,
-                    base=self._base,
-                    manifest=self._manifest,
-                    pause=lambda: self.sleep(0),
-                )
-            except Moved:
-                break  # another node makes checkpoints, and sweeps
-            finally:
-                self._lock.release()
-            for at in range(0, len(keys), BATCH):
-                if self._closed:
-                    return removed  # the rest another time
-                removed += len(keys[at : at + BATCH])
-                await self._service.store.remove(self._id, keys[at : at + BATCH])
-            self._swept.update(chunks)
-        return removed
 
     # --- the end
 

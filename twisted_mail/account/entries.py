@@ -155,6 +155,8 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     changes: tuple[Change, ...]
     delivery: bytes = b""
     """The DeliveryId, for entries that a delivery caused."""
+    intent: bytes = b""
+    """The intent's id, for one that was sent from node to node."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -15,12 +15,14 @@ from twisted_mail.account.apply import Applied, apply, apply_to_columns
 from twisted_mail.account.checkpoint import HEAD, column_chunks, decode_columns, decode_head
 from twisted_mail.account.columns import Columns
 from twisted_mail.account.entries import Entry, SettingChanged, decode_entry
-from twisted_mail.account.errors import AccountUnavailable
-from twisted_mail.account.intents import HOME_SETTING
+from twisted_mail.account.errors import AccountUnavailable, OutcomeUnknown
+from twisted_mail.account.intents import HOME_SETTING, Plan
+from twisted_mail.account.known import KnownIntents
 from twisted_mail.account.rows import AccountRows
 from twisted_mail.account.state import AccountState, Mailbox
+from twisted_mail.account.waiting import Waiting
 from twisted_mail.storage.interfaces import Checkpoint, LogEntry, StorageError, Trimmed, Unavailable
-from twisted_mail.values import AccountId, EntryId, ModSeq
+from twisted_mail.values import AccountId, ModSeq
 
 if TYPE_CHECKING:
     from twisted_mail.account.service import AccountService
@@ -31,6 +33,9 @@ FOLLOW_SECONDS: Final = 5.0
 """How long an answer waits until this node sees what another one has written for it."""
 READ_SECONDS: Final = 4.0
 """How long a reader waits for a writer."""
+
+MAX_UNREAD: Final = 512
+"""Ids of intents answered from elsewhere that are remembered until their entries are read."""
 
 LoadCheckpoint = Callable[[AccountId, Collection[str]], Awaitable[Checkpoint | None]]
 ReadLog = Callable[[AccountId, ModSeq, int], Awaitable[Sequence[LogEntry]]]
@@ -53,6 +58,11 @@ class FollowedAccount(AccountRows):
         self._tail_entries = 0
         self._tail_bytes = 0
         self._closed = False
+        self._known = KnownIntents()
+        self.sent: dict[bytes, Waiting] = {}
+        """Intents of this node that were sent to others and are not answered, by id: their entries may come to be read."""
+        self._unread: dict[bytes, None] = {}
+        """Ids of those that were answered before their entries were read."""
         self._recorded_home = ""
         self._came_home = 0
         """The newest entry seen that moved the account."""
@@ -121,6 +131,7 @@ class FollowedAccount(AccountRows):
             self._state, self._history = state, history
             self._tail_entries = self._tail_bytes = 0
             self._know(checkpoint)
+            self._known.begin(state.modseq)
             try:
                 await self._read_tail(read)
                 return
@@ -131,9 +142,8 @@ class FollowedAccount(AccountRows):
         self._base = ModSeq(checkpoint.modseq if checkpoint else 0)
         self._manifest = dict(checkpoint.manifest) if checkpoint else {}
 
-    async def _read_tail(self, read: ReadLog | None = None) -> list[EntryId]:
-        """Apply what is in the log beyond the state; returns the ids of the entries. Raises StorageError."""
-        ids: list[EntryId] = []
+    async def _read_tail(self, read: ReadLog | None = None) -> None:
+        """Apply what is in the log beyond the state. Raises StorageError."""
         while True:
             entries = await (read or self._service.log.read)(self._id, self._state.modseq, 4096)
             for entry in entries:
@@ -141,17 +151,48 @@ class FollowedAccount(AccountRows):
                     # another data centre's entries arrive in any order
                     raise Unavailable(f"entry {self._state.modseq + 1} has not arrived yet")
                 if self._just_came and await self._service.log.head(self._id) < entry.modseq:
-                    return ids  # see `OpenAccount._confirm`: another may yet take its place
-                self._apply(entry.modseq, decode_entry(entry.data), len(entry.data))
-                ids.append(entry.id)
+                    return  # see `OpenAccount._confirm`: another may yet take its place
+                self._read_entry(entry.modseq, decode_entry(entry.data), len(entry.data))
             if len(entries) < 4096:
-                return ids
+                return
+
+    def _read_entry(self, modseq: ModSeq, entry: Entry, size: int) -> None:
+        """Apply what another node has written; for one of this node's intents, perhaps, whose outcome that is."""
+        waiting = self.sent.get(entry.intent) if entry.intent else None
+        if waiting is None:
+            self._apply(modseq, entry, size)
+            if entry.intent in self._unread:
+                del self._unread[entry.intent]
+            else:
+                self.others_append()
+            return
+        plan = Plan()
+        with suppress(Exception):  # refused on account of what went with it in one append; or columns that are not loaded
+            plan = waiting.intent.run(self._state)
+        applied = self._apply(modseq, entry, size)
+        try:
+            waiting.succeed(waiting.intent.result(self._state, plan, applied))
+        except Exception:
+            waiting.fail(OutcomeUnknown("the change stands, but what came of it cannot be told"))
+
+    def answered(self, id: bytes) -> None:
+        """An intent that was sent is no longer waited for; its entry may be read later."""
+        self.sent.pop(id, None)
+        if self._known.number(id) is None:
+            self._unread[id] = None
+            if len(self._unread) > MAX_UNREAD:
+                del self._unread[next(iter(self._unread))]
+
+    def others_append(self) -> None:
+        """An entry was read that this node has nothing to do with."""
 
     def _apply(self, modseq: ModSeq, entry: Entry, size: int) -> Applied:
         self._tail_entries += 1
         self._tail_bytes += size
         if any(isinstance(change, SettingChanged) and change.name == HOME_SETTING for change in entry.changes):
             self._came_home = int(modseq)
+        if entry.intent:
+            self._known.add(entry.intent, modseq)
         return apply(self._state, modseq, entry)
 
     async def _reload(self) -> None:
@@ -223,15 +264,15 @@ class FollowedAccount(AccountRows):
 
     # --- following other nodes
 
-    async def refresh(self) -> ModSeq:
-        """Read what other nodes have appended and apply it.
+    async def refresh(self, until: ModSeq | None = None) -> ModSeq:
+        """Read what other nodes have appended and apply it; nothing if *until*, which is known to stand, is applied.
 
         Raises AccountUnavailable: the state may lack newer entries; it has those that could be read.
         """
         await self._lock_to_read()
         before = self._state.modseq
         try:
-            await self._catch_up()
+            await self._catch_up(until)
             self.stale = False
         except StorageError as error:
             self.stale = True
@@ -269,9 +310,9 @@ class FollowedAccount(AccountRows):
         clock = self._service.clock
         ends = clock.seconds() + FOLLOW_SECONDS
         wait = 0.005
-        while True:
+        while self._state.modseq < modseq:
             with suppress(AccountUnavailable):
-                await self.refresh()
+                await self.refresh(modseq)
             if self._state.modseq >= modseq or clock.seconds() >= ends:
                 return
             await self.sleep(wait)
@@ -281,14 +322,15 @@ class FollowedAccount(AccountRows):
         """On the service's clock."""
         return deferLater(self._service.clock, seconds, lambda: None)
 
-    async def _catch_up(self) -> list[EntryId]:
-        if await self._service.log.head(self._id) == self._state.modseq:
-            return []
+    async def _catch_up(self, until: ModSeq | None = None) -> None:
+        """Read on; where *until* is given, which is known to stand, only if the state is not there."""
+        state = self._state.modseq
+        if state >= until if until is not None else await self._service.log.head(self._id) == state:
+            return
         try:
-            return await self._read_tail()
+            await self._read_tail()
         except Trimmed:
             await self._reload()
-            return []
 
     def refresh_soon(self, modseq: ModSeq | None = None) -> None:
         """A notice came that the account moved to *modseq*, or it is time to look."""

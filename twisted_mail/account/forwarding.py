@@ -3,10 +3,14 @@
 Why forward at all. *Between data centres*: because only nodes of an account's home may append (`homes`). *Within one*:
 because writers that contend for one account's head waste each other's rounds (sixteen of them, blindly: 33 rounds a
 second, many of them ambiguous), while one committer that has company puts hundreds of entries into a round. Without
-contention a local append is cheaper than a hop and an append elsewhere, and the hop adds an outcome that may be
-unknown. So a delivery goes to the account's owner only when a local append for that account met a conflict in the last
-`CONTENTION_SECONDS`, and when the owner is another node that is alive. What clients do (flags, moves) stays local: they
-are few, and their sessions want the state here.
+contention a local append is cheaper than a hop and an append elsewhere. So an intent goes to the account's owner when a
+local append for that account met a conflict in the last `CONTENTION_SECONDS`, or others have appended since, and when the
+owner is another node that is alive; after that many seconds of calm it is committed locally again.
+
+**Exactly once.** An intent that is sent has an id, which its entry bears, and says where the log stood. Whoever is about to append
+it first looks for that id above there; the append succeeds only on top of what was looked at. So the same intent may be under
+way at two nodes (the answer was lost; the owner hangs, or has died half-way), and becomes one entry: who gave up waiting for
+the owner commits it itself, or finds it in the log.
 
 A request is one octet of version, then MessagePack. A node that does not understand it says so, and nothing was done.
 """
@@ -61,12 +65,14 @@ __all__ = [
     "CONTENTION_SECONDS",
     "MAX_REQUEST_BYTES",
     "RESULTS",
+    "AlreadyStands",
     "Answer",
     "Done",
     "Elsewhere",
     "Forwarding",
     "NotDone",
     "NotUnderstood",
+    "Standing",
     "TooLarge",
     "TurnedDown",
     "decode_result",
@@ -104,6 +110,14 @@ RESULTS: Final[dict[type[Intent[Any]], Any]] = {
 """Every intent that can travel, with the type of its result (a type to msgspec, hence Any)."""
 
 
+class AlreadyStands(Exception):
+    """The entry of a forwarded intent is in the log."""
+
+    def __init__(self, modseq: ModSeq) -> None:
+        super().__init__(f"it is entry {modseq}")
+        self.modseq = modseq
+
+
 class TooLarge(StoreRefused):
     """The intent is too large to be forwarded. Nothing was sent."""
 
@@ -119,6 +133,8 @@ class Commit(msgspec.Struct, frozen=True, array_like=True, tag="commit"):
     """Where the account stood when the intent was first sent: its delivery is not among the entries up to there."""
     datacenter: str
     """Where the message rows were written."""
+    id: bytes
+    """Of the intent; its entry is to bear it."""
 
 
 class Reach(msgspec.Struct, frozen=True, array_like=True, tag="reach"):
@@ -130,6 +146,12 @@ class Done(msgspec.Struct, frozen=True, array_like=True, tag="done"):
 
     modseq: int
     result: bytes
+
+
+class Standing(msgspec.Struct, frozen=True, array_like=True, tag="standing"):
+    """An earlier attempt has become the entry `modseq`. What came of it is for the asker to see, who has the intent."""
+
+    modseq: int
 
 
 class TurnedDown(msgspec.Struct, frozen=True, array_like=True, tag="refused"):
@@ -160,7 +182,7 @@ class NotUnderstood(msgspec.Struct, frozen=True, array_like=True, tag="not-under
     text: str
 
 
-Answer = Done | TurnedDown | NotDone | Elsewhere | NotUnderstood
+Answer = Done | Standing | TurnedDown | NotDone | Elsewhere | NotUnderstood
 
 
 def _to_wire(value: Any) -> Any:
@@ -251,16 +273,17 @@ class Forwarding:
             return False
         return owner is not None and owner != self.node
 
-    async def ask(self, account: AccountId, intent: Intent[Any], since: int, datacenter: str | None) -> Answer:
-        """Have the owner in *datacenter* (None: there is only one) carry *intent* out.
+    async def ask(
+        self, account: AccountId, intent: Intent[Any], id: bytes, since: int, datacenter: str | None
+    ) -> Answer:
+        """Have the owner in *datacenter* (None: there is only one) carry *intent* out. No entry up to *since* bears its *id*.
 
         Raises StoreRefused (it was not sent; `TooLarge` among them), Unavailable (the outcome is not known).
         """
         if type(intent) not in RESULTS:
             raise TooLarge(f"{type(intent).__name__} does not travel")
-        return await self._ask(
-            account, Commit(msgspec.Raw(_encoder.encode(intent)), since, self.datacenter), datacenter
-        )
+        request = Commit(msgspec.Raw(_encoder.encode(intent)), since, self.datacenter, id)
+        return await self._ask(account, request, datacenter)
 
     async def reached(self, account: AccountId, datacenter: str) -> Answer:
         """How far a node of *datacenter* sees the log: `Done`, or `Elsewhere` while it does not take it for its own."""
@@ -295,14 +318,16 @@ class Forwarding:
             if isinstance(request, Commit) and intent is not None:
                 if request.datacenter != self.datacenter and not await self._rows_are_here(account, intent):
                     return _sealed(NotDone(unknown=False, text="the message has not arrived in this data centre yet"))
-                answer = Done(0, encode_result(await opened.commit_here(intent, ModSeq(request.since))))
-                answer = msgspec.structs.replace(answer, modseq=int(opened.state.modseq))
+                result = encode_result(await opened.commit_here(intent, ModSeq(request.since), request.id))
+                answer = Done(int(opened.state.modseq), result)
             else:
                 modseq = int(await opened.refresh())
                 home = opened.home
                 answer = Done(modseq, b"") if home == self.datacenter else Elsewhere(modseq, home)
         except NotHome as moved:
             answer = Elsewhere(int(opened.state.modseq), moved.home)
+        except AlreadyStands as found:
+            answer = Standing(int(found.modseq))
         except errors.Refused as refused:
             answer = TurnedDown(int(opened.state.modseq), type(refused).__name__, str(refused))
         except AccountUnavailable as error:

@@ -1,13 +1,18 @@
 """The asking end of forwarding, for one account: what is sent to another node, and what becomes of its answers.
 
-Two ways, with different endings. A delivery that was sent to the account's *owner* in this data centre may always be
-committed here instead: as it is if it was never sent, and looked up first if the outcome is unknown. What was sent
-*home*, to another data centre, is never committed here: until it was sent, the store is `AccountUnavailable`; what was
-sent and not answered is tried again if it can be (deliveries), and ends in `OutcomeUnknown` if it cannot.
+Two ways, with different endings. What was sent to the account's *owner* in this data centre may always be committed here
+instead: as it is if it was never sent, and looked for first if the outcome is unknown; where nothing is to be done then, an
+empty entry with its id forestalls the other attempt. What was sent *home*, to another data centre, is never committed here: until
+it was sent, the store is `AccountUnavailable`; what was sent and not answered is sent again, and ends in `OutcomeUnknown`
+if nobody answers in time.
+
+Whoever asked reads its own writes: before a session has its answer this node has read up to the entry. (A delivery's is not
+waited for; nobody looks for it here.)
 """
 
 from __future__ import annotations
 
+import os
 import random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,11 +28,13 @@ from twisted_mail.account.forwarding import (
     Forwarding,
     NotDone,
     NotUnderstood,
+    Standing,
     TooLarge,
     TurnedDown,
     decode_result,
     refusal_of,
 )
+from twisted_mail.account.intents import Plan
 from twisted_mail.account.waiting import Waiting
 from twisted_mail.storage.interfaces import Refused as StoreRefused
 from twisted_mail.storage.interfaces import StorageError, Unavailable
@@ -65,14 +72,18 @@ class Sender:
         """Somebody else appends to this account at the same time."""
         self._contended_until = self._clock.seconds() + CONTENTION_SECONDS
 
+    def others_append(self) -> None:
+        """An entry of somebody else's was read: it has not become calm."""
+        if self._clock.seconds() < self._contended_until:
+            self.met_conflict()
+
     def wants(self, waiting: Waiting) -> bool:
-        """Whether *waiting* is a delivery that had better be committed in company."""
+        """Whether *waiting* had better be committed in company."""
         return (
             self._shunned_until <= self._clock.seconds() < self._contended_until
             and self._forwarding is not None
             and not waiting.here
             and not waiting.unsettled
-            and waiting.intent.again() is not None
         )
 
     def to_owner(self, waiting: Waiting) -> None:
@@ -83,23 +94,30 @@ class Sender:
         forwarding = self._forwarding
         account = self._account
         answer: Answer | None = None
-        if forwarding is not None and await forwarding.owner_elsewhere(account.id):
-            await account.write_rows(waiting)
-            waiting.proposed = True
-            try:
-                answer = await forwarding.ask(account.id, waiting.intent, self._since(), forwarding.datacenter or None)
-            except StoreRefused:
-                pass
-            except Unavailable as error:
-                answer = NotDone(unknown=True, text=str(error))
+        try:
+            if forwarding is not None and await forwarding.owner_elsewhere(account.id):
+                await self._make_ready(waiting)
+                answer = await self._ask(forwarding, waiting, forwarding.datacenter or None)
+        except TooLarge:
+            waiting.proposed = False
+            account.enqueue(waiting)
+            return
+        except StoreRefused:
+            pass
         match answer:
             case Done():
                 self._learn(answer.modseq)
+                if waiting.intent.again() is None:
+                    waiting.stop_timer()
+                    await account.reach(ModSeq(answer.modseq))
                 waiting.succeed(decode_result(waiting.intent, answer.result))
                 return
             case TurnedDown():
                 self._learn(answer.modseq, ours=False)
                 waiting.fail(refusal_of(answer))
+                return
+            case Standing():
+                await self._tell(waiting, answer)
                 return
             case NotDone(unknown=True):
                 waiting.unsettled = True
@@ -108,6 +126,46 @@ class Sender:
             self._shunned_until = self._clock.seconds() + CONTENTION_SECONDS  # that way leads nowhere for now
         waiting.proposed = False
         account.enqueue(waiting)
+
+    async def _make_ready(self, waiting: Waiting) -> None:
+        """What must be here before *waiting* is sent: its rows, and what its outcome is told by when its entry is read."""
+        account = self._account
+        await account.write_rows(waiting)
+        for id in waiting.intent.columns():
+            mailbox = account.state.mailboxes.get(id)
+            if mailbox is not None and mailbox.columns is None:
+                await account.columns(mailbox)
+        if not waiting.id:
+            waiting.id, waiting.since = os.urandom(16), ModSeq(self._since())
+            account.sent[waiting.id] = waiting
+
+            def forget(result: object) -> object:
+                account.answered(waiting.id)
+                return result
+
+            waiting.done.addBoth(forget)
+        waiting.proposed = True
+
+    async def _ask(self, forwarding: Forwarding, waiting: Waiting, datacenter: str | None) -> Answer:
+        """Raises StoreRefused: it was not sent."""
+        since = self._since() if waiting.since is None else int(waiting.since)
+        try:
+            return await forwarding.ask(self._account.id, waiting.intent, waiting.id, since, datacenter)
+        except StoreRefused:
+            raise
+        except Unavailable as error:
+            return NotDone(unknown=True, text=str(error))
+
+    async def _tell(self, waiting: Waiting, answer: Standing) -> None:
+        """An earlier attempt stands: what came of it is seen when its entry is read."""
+        waiting.stop_timer()
+        await self._account.reach(ModSeq(answer.modseq))
+        if waiting.done.called:
+            return
+        if waiting.intent.again() is not None:
+            waiting.succeed(waiting.intent.result(self._account.state, Plan(), None))
+        else:
+            waiting.fail(OutcomeUnknown("the change stands, but what came of it cannot be told yet"))
 
     def _since(self) -> int:
         return max(self._account.state.modseq, self.known)
@@ -129,7 +187,7 @@ class Sender:
         if self._forwarding is None:
             waiting.fail(AccountUnavailable(f"the account is at home in {home}, and no node there is known"))
             return
-        await account.write_rows(waiting)
+        await self._make_ready(waiting)
         ends = self._clock.seconds() + UNSENT_SECONDS
         wait = 0.05
         moved = 0
@@ -160,13 +218,11 @@ class Sender:
                             waiting.fail(AccountUnavailable("the account is moving here"))
                         return
                     continue
+                case Standing():
+                    await self._tell(waiting, answer)
+                    return
                 case NotDone(unknown=True):
-                    again = waiting.intent.again()
-                    if again is None:
-                        waiting.unsettled = True
-                        waiting.fail(OutcomeUnknown("the change was sent to the account's home, and is not confirmed"))
-                        return
-                    waiting.unsettled, waiting.intent = True, again
+                    waiting.unsettled, waiting.intent = True, waiting.intent.again() or waiting.intent
                 case NotUnderstood() | Elsewhere():
                     waiting.fail(AccountUnavailable("the account's home does not take changes from here"))
                     return
@@ -182,13 +238,11 @@ class Sender:
         if self._forwarding is None:
             raise RuntimeError("there is nobody to ask")
         try:
-            return await self._forwarding.ask(self._account.id, waiting.intent, self._since(), home)
+            return await self._ask(self._forwarding, waiting, home)
         except TooLarge as error:
             return NotUnderstood(str(error))
         except StoreRefused as error:
             return NotDone(unknown=False, text=str(error))
-        except Unavailable as error:
-            return NotDone(unknown=True, text=str(error))
 
     # --- both
 
@@ -197,7 +251,7 @@ class Sender:
         self.under_way += 1
 
         def failed(failure: Any) -> None:
-            if failure.check(StorageError):
+            if failure.check(StorageError, AccountUnavailable):
                 waiting.fail(AccountUnavailable("the message could not be stored"))
                 return
             self._log.failure("forwarding {cause} failed", failure, cause=waiting.intent.cause)

@@ -13,6 +13,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_mail.account.checkpointing import CheckpointedAccount
 from twisted_mail.account.committer import OpenAccount
 from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.following import FollowedAccount
@@ -131,7 +132,7 @@ class AccountService:
         self._poll = LoopingCall(self._poll_heads)
         self._poll.clock = clock
         self._watched: set[FollowedAccount] = set()
-        self._to_sweep: dict[OpenAccount, None] = {}
+        self._to_sweep: dict[CheckpointedAccount, None] = {}
         self._sweeping: Deferred[None] | None = None
 
     # --- services.Accounts
@@ -260,7 +261,7 @@ class AccountService:
 
     # --- sweeping
 
-    def sweep_soon(self, account: OpenAccount) -> None:
+    def sweep_soon(self, account: CheckpointedAccount) -> None:
         """*account* has rows to be swept; one account after the other is."""
         self._to_sweep[account] = None
         if self._sweeping is None:

@@ -17,23 +17,48 @@ __all__ = ["Waiting"]
 class Waiting:
     """An intent in the queue, and who waits for it."""
 
-    __slots__ = ("done", "here", "intent", "plan", "proposed", "rows", "since", "timer", "unsettled")
+    __slots__ = (
+        "closes",
+        "done",
+        "here",
+        "id",
+        "intent",
+        "plan",
+        "proposed",
+        "rows",
+        "since",
+        "timer",
+        "unsettled",
+        "verdict",
+    )
 
     def __init__(
-        self, intent: Intent[Any], rows: list[MessageRow], *, here: bool = False, since: ModSeq | None = None
+        self,
+        intent: Intent[Any],
+        rows: list[MessageRow],
+        *,
+        here: bool = False,
+        since: ModSeq | None = None,
+        id: bytes = b"",
     ) -> None:
         self.intent = intent
+        self.id = id
+        """Of the intent, once it was sent to another node: an entry that bears it is what became of it, whoever wrote that."""
         self.rows = rows
         """Message rows that are to be written with its entry."""
         self.here = here
         """Another node forwarded it: it must not be forwarded again."""
         self.since = since
-        """For such a one: where the account stood when it was first sent."""
+        """Where the account stood when it was first sent to another node, if it was: its entry is not below."""
         self.plan = Plan()
         self.proposed = False
         """An attempt to make it stand is under way."""
         self.unsettled = False
         """An attempt was made of which it is not known whether it will come to stand."""
+        self.closes = False
+        """Its entry is an empty one, after which no other attempt can come to stand."""
+        self.verdict: AccountError | None = None
+        """How it ends then, if it is refused."""
         self.timer: Any = None
         self.done: Deferred[Any] = Deferred(self._cancelled)
 
