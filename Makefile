@@ -53,7 +53,7 @@ test: venv clients       ## all tests
 	@$(BIN)/python -m tests.services fetch --or-go-on
 	$(BIN)/python -m pytest $(PYTEST_ARGS) tests
 
-test-faults: venv clients services  ## the tests marked faults: servers of a cluster are killed for minutes
+test-faults: venv clients services  ## the tests marked faults: servers of a cluster are killed, cut off and starved for an hour
 	$(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST_ARGS) tests
 
 test-cluster: venv       ## the suites of the distributed store on servers of yours: CQL=cql://… S3=s3://… NATS=nats://…
