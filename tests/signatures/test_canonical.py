@@ -9,7 +9,7 @@ import tracemalloc
 from base64 import b64decode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.signatures.support import bodies
@@ -34,6 +34,7 @@ def hashed(body: bytes, canon: Canon, length: int | None = None, cuts: tuple[int
     return made.digest()
 
 
+@settings(max_examples=100, deadline=None)
 @given(bodies, st.sampled_from(Canon), st.lists(st.integers(0, 100), max_size=6))
 def test_a_body_is_hashed_as_the_rfc_says_however_it_is_cut(body: bytes, canon: Canon, cuts: list[int]) -> None:
     expected = hashlib.sha256(plain(body, canon)).digest()
@@ -41,6 +42,7 @@ def test_a_body_is_hashed_as_the_rfc_says_however_it_is_cut(body: bytes, canon: 
     assert hashed(body, canon, cuts=tuple(min(cut, len(body)) for cut in cuts)) == expected
 
 
+@settings(max_examples=100, deadline=None)
 @given(bodies, st.sampled_from(Canon), st.integers(0, 60))
 def test_a_length_counts_octets_of_the_canonical_body(body: bytes, canon: Canon, length: int) -> None:
     made = BodyHash(canon, length)
