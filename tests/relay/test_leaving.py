@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from tests.relay.kept import Stores, granted
 from twisted_mail.relay.leaving import Leaving
 from twisted_mail.relay.streams import NORMAL, MessageFacts
 from twisted_mail.relay.tables import Wrong
+from twisted_mail.relay.warm_up import Curve, WarmUpSettings
 
 EXAMPLE = """
 [relay.pools.main]
@@ -31,7 +34,16 @@ def read(text: str) -> Leaving:
     return Leaving.read(tomllib.loads(text)["relay"])
 
 
-def test_the_example_of_the_manual() -> None:
+def test_the_example_of_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "sending-and-reputation.md").read_text("utf-8")
+    leaving = read(text.split("```toml\n")[1].split("```")[0])
+    assert [pool.name for pool in leaving.pools] == ["main", "bulk", "bulk-warm"] and leaving.pools[2].daily == 200_000
+    assert [stream.name for stream in leaving.streams.all()] == ["normal", "marketing", "transactional"]
+    assert leaving.warm_up == replace(WarmUpSettings(), curves={"microsoft": Curve.growing(20, 50_000, 60)})
+    assert leaving.providers.of("web.de") == "gmx"
+
+
+def test_an_example() -> None:
     leaving = read(EXAMPLE)
     assert [pool.name for pool in leaving.pools] == ["main", "bulk"] and len(leaving.warm_up.curve) == 28
     facts = MessageFacts(sender="news@example.org", header=b"List-Unsubscribe: <https://x.example>\r\n\r\n")
