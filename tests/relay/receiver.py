@@ -148,10 +148,14 @@ class Connection(Protocol):
         if self.chunk is not None and self.chunk[0] == 0:
             last = self.chunk[1]
             self.chunk = None
-            if last:
+            if not self.mailed:
+                self.say(b"503 5.5.1 no transaction\r\n", b"BDAT")
+            elif last:
                 self.end(self.body)
             else:
-                self.say(self.receiver.answer("BDAT", OK), b"BDAT")
+                answer = self.settled(self.receiver.answer("BDAT", OK), b"BDAT")
+                self.mailed = isinstance(answer, bytes) and answer.startswith(b"2")
+                self.say(answer, b"BDAT")
 
     def end(self, body: bytes) -> None:
         self.receiver.bodies.append(body)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -202,7 +203,17 @@ class FaultTests(SendingCase):
     async def test_a_refusal_in_the_middle_of_a_message_ends_the_sending_of_it(self) -> None:
         self.receiver.extensions = ("PIPELINING", "CHUNKING")
         self.receiver.on["BDAT"] = b"552 5.3.4 enough\r\n"
-        verdict = await self.one(self.route(), parcel(body=BODY * 20_000, pieces=60_000))
+        given = 0
+
+        async def octets() -> AsyncIterator[bytes]:
+            nonlocal given
+            for _ in range(500):
+                given += 1
+                yield BODY * 200
+                await self.breathe(0.001)
+
+        verdict = await self.one(self.route(), parcel(octets=octets, body=b"x"))
+        self.assertLess(given, 500)
         self.assertEqual((verdict.result, verdict.stage, verdict.reply), (Result.PERMANENT, Stage.BODY, "552 5.3.4 enough"))
         self.assertEqual(self.receiver.bodies, [])
         self.receiver.on["BDAT"] = OK

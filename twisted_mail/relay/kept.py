@@ -6,7 +6,23 @@ from collections.abc import Hashable
 
 from twisted_mail.relay.connections import Client
 
-__all__ = ["Kept"]
+__all__ = ["Kept", "Key"]
+
+
+class Key:
+    """Where a connection leads, and how. It is looked up some times for each message, so its hash is worked out once."""
+
+    __slots__ = ("_hash", "_parts")
+
+    def __init__(self, *parts: Hashable) -> None:
+        self._parts = parts
+        self._hash = hash(parts)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and self._parts == other._parts
 
 
 class Kept:
@@ -16,17 +32,17 @@ class Kept:
         self._most = most
         self._seconds = seconds
         self._leave_seconds = leave_seconds
-        self._by_key: dict[Hashable, list[Client]] = {}
-        self._keys: dict[Client, Hashable] = {}
+        self._by_key: dict[Key, list[Client]] = {}
+        self._keys: dict[Client, Key] = {}
         """In the order in which they were put here."""
 
     def __len__(self) -> int:
         return len(self._keys)
 
-    def __contains__(self, key: Hashable) -> bool:
+    def __contains__(self, key: Key) -> bool:
         return key in self._by_key
 
-    def take(self, key: Hashable) -> Client | None:
+    def take(self, key: Key) -> Client | None:
         """The one that was put here last, so that those that are too many run out of time."""
         clients = self._by_key.get(key)
         if not clients:
@@ -36,7 +52,7 @@ class Kept:
         client.use()
         return client
 
-    def put(self, key: Hashable, client: Client) -> None:
+    def put(self, key: Key, client: Client) -> None:
         """*client* has nothing to do; the oldest leaves, if there are too many now."""
         if not self._most:
             return client.leave(self._leave_seconds)
@@ -61,8 +77,10 @@ class Kept:
 
     def _forget(self, client: Client) -> None:
         key = self._keys.pop(client, None)
-        clients = self._by_key.get(key)
-        if clients is not None:
+        if key is None:
+            return
+        clients = self._by_key[key]
+        if len(clients) == 1:
+            del self._by_key[key]
+        else:
             clients.remove(client)
-            if not clients:
-                del self._by_key[key]

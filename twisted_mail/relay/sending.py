@@ -7,7 +7,7 @@ answer, or the lack of one, is told (RFC 1047).
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from twisted_mail.relay.connections import Client
-from twisted_mail.relay.kept import Kept
+from twisted_mail.relay.kept import Kept, Key
 from twisted_mail.relay.opening import NotOpened, Opening, SendingSettings, TLSNoted, verdict_on, where
 from twisted_mail.relay.tls_contexts import ClientTLS
 from twisted_mail.relay.values import Host, Parcel, Protection, Result, Route, RouteFailure, Source, Stage, Verdict
@@ -164,7 +164,8 @@ class Sender:
                     client = await self._opening.open(job.route, host, addresses, job.source, protection)
                 except NotOpened as error:
                     job.set_all(error.verdict)
-                    job.tried.update((host.name, host.port, address) for address in ([error.address] if error.address else addresses))
+                    failed = [error.address] if error.address else addresses
+                    job.tried.update((host.name, host.port, address) for address in failed)
                     if job.attempts >= self._settings.attempts:
                         return
                     continue
@@ -283,9 +284,9 @@ class Sender:
         return None
 
 
-def _key(route: Route, host: Host, source: Source, protection: Protection) -> Hashable:
+def _key(route: Route, host: Host, source: Source, protection: Protection) -> Key:
     """What a connection must have in common with another to be used in its place."""
-    return (
+    return Key(
         host.name, host.port, host.addresses[:1] if "/" in host.name else (), route.lmtp, route.implicit_tls, route.login,
         source.address, source.helo, protection,
     )  # fmt: skip

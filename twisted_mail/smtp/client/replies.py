@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["LINE_BYTES", "REPLY_BYTES", "TEXT_CHARACTERS", "Heard", "Replies", "Reply", "ReplyFault", "Stage"]
@@ -15,6 +16,9 @@ REPLY_BYTES: Final = 65_536
 """All lines of one reply together. What EHLO lists and what a wordy policy says fit many times over."""
 TEXT_CHARACTERS: Final = 1000
 """So much of a reply's text is kept: it goes into queue items, logs and bounces."""
+
+COMMON_BYTES: Final = 64
+"""Short replies are mostly the same few (``250 2.1.5 Ok``), and read once only."""
 
 _enhanced = re.compile(r"([245])\.(\d{1,3})\.(\d{1,3})(?: |$)")
 _unprintable = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd\ud800-\udfff]+")
@@ -129,7 +133,7 @@ class Replies:
                 continue
             self._buffer = buffer[at:]
             if not self._lines:
-                return _single(line)
+                return _common(line) if len(line) <= COMMON_BYTES else _single(line)
             lines = [*self._lines, line]
             self._lines, self._bytes = [], 0
             return _several(lines)
@@ -149,6 +153,9 @@ def _single(line: bytes) -> Reply:
     if match is not None and int(match[1]) == code // 100:
         return Reply(code, f"{match[1]}.{match[2]}.{match[3]}", text[match.end() :])
     return Reply(code, "", text)
+
+
+_common = lru_cache(512)(_single)
 
 
 def _several(lines: list[bytes]) -> Reply:
