@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.protocol import DatagramProtocol, Factory, Protocol
 from twisted.trial.unittest import TestCase
 
@@ -18,7 +19,7 @@ from tests.services.knot import Knot
 from tests.services.unbound import Unbound
 from twisted_mail.dns.resolver import Resolver, ResolverSettings
 from twisted_mail.dns.servers import NameServer
-from twisted_mail.dns.transport import Network
+from twisted_mail.dns.transport import Network, Unanswered
 from twisted_mail.dns.values import MX, TLSA, DNSFailure, NoSuchName
 
 loop: Any = reactor
@@ -102,6 +103,24 @@ class NetworkTests(TestCase):
             server = self.serve(lambda question: [reply_to(question, truncated=True)], lambda question, lies=lies: lies)  # type: ignore[misc]
             with self.assertRaises(DNSFailure):
                 await self.resolver(server, rounds=1).a("example.org")
+
+    async def test_more_questions_than_sockets(self) -> None:
+        questions: list[bytes] = []
+        server = self.serve(lambda question: questions.append(question) or [reply_to(question, *[])])  # type: ignore[func-returns-value]
+        network = Network(loop, sockets=2)
+        resolver = Resolver(network, (server,), loop, ResolverSettings(timeout_seconds=30.0, limit_seconds=60.0), rng=random.Random(3))
+        waiting = [Deferred.fromCoroutine(resolver.a(f"n{number}.example.org")) for number in range(20)]
+        self.assertEqual([(await each).records for each in waiting], [()] * 20)
+        self.assertEqual(len(questions), 20)
+
+    async def test_who_has_no_turn_in_time_is_told(self) -> None:
+        server = self.serve(lambda question: [])
+        network = Network(loop, sockets=1)
+        first = Deferred.fromCoroutine(network.datagram(server, b"question", lambda octets: octets, 30.0))
+        with self.assertRaises(Unanswered):
+            await network.datagram(server, b"question", lambda octets: octets, 0.01)
+        first.cancel()
+        await self.assertFailure(first, CancelledError)
 
     async def test_silence_ends(self) -> None:
         server = self.serve(lambda question: [])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from tests.dns.fakes import TableDNS
@@ -113,6 +114,28 @@ class ConfigurationTests(PolicyCase):
         route = Route("[192.0.2.1]", "192.0.2.1", (Host("192.0.2.1", ("192.0.2.1",)),))
         self.assertEqual(self.protection(route).mode, TLSMode.OPPORTUNISTIC)
         self.assertEqual(self.sts.asked, [])
+
+
+class KeepingTests(PolicyCase):
+    def test_what_was_decided_holds_for_seconds(self) -> None:
+        clock = Clock()
+        policy = TLSPolicy(DANE(self.dns), self.sts, keep_seconds=15.0, clock=clock.seconds)  # type: ignore[arg-type]
+
+        def mode(route: Route, **more: bool) -> TLSMode:
+            decided = self.successResultOf(Deferred.fromCoroutine(policy.protections(route, **more)))(route.hosts[0])
+            assert isinstance(decided, Protection)
+            return decided.mode
+
+        self.assertEqual(mode(SECURE), TLSMode.OPPORTUNISTIC)
+        self.tlsa(RECORD)
+        clock.advance(14)
+        self.assertEqual(mode(SECURE), TLSMode.OPPORTUNISTIC)
+        self.assertEqual(mode(SECURE, requiretls=True), TLSMode.DANE)
+        clock.advance(1)
+        self.assertEqual(mode(SECURE), TLSMode.DANE)
+        self.assertEqual(mode(replace(SECURE, secure=False)), TLSMode.OPPORTUNISTIC)
+        new = replace(SECURE, hosts=(Host("mx2.signed.example", ("192.0.2.9",), secure=True), SIGNED))
+        self.assertEqual(mode(new), TLSMode.OPPORTUNISTIC)  # a host that was not known then
 
 
 class STSTests(PolicyCase):

@@ -15,7 +15,6 @@ import dns.exception
 import dns.flags
 import dns.message
 import dns.name
-import dns.opcode
 import dns.rcode
 import dns.rdata
 import dns.rdataclass
@@ -26,6 +25,9 @@ __all__ = ["EDNS_OCTETS", "Kind", "Question", "Reply", "read_reply"]
 
 EDNS_OCTETS: Final = 1232
 """What fits any path without fragments (DNS flag day 2020, RFC 9715)."""
+_HEADER: Final = 12
+_QR_AND_OPCODE: Final = 0xF8
+_REPLY_TO_QUERY: Final = 0x80
 _LONGEST_TTL: Final = 0x7FFF_FFFF
 _RRSETS: Final = 2_000
 """A message of 64 KiB can hold some 5,000 records; nobody needs that many sets of them."""
@@ -59,6 +61,8 @@ class Question:
     asked: dns.name.Name
     """The name as it is sent, perhaps in mixed case."""
     octets: bytes
+    section: int
+    """Length of the question section, which follows the header: name, type and class."""
     mixed_case: bool
     edns: bool
 
@@ -77,7 +81,7 @@ class Question:
             )
         else:
             message = dns.message.make_query(asked, type, use_edns=False, id=number, flags=flags)
-        return cls(name, type, number, asked, message.to_wire(), mix_case, edns)
+        return cls(name, type, number, asked, message.to_wire(), len(asked.to_wire() or b"") + 4, mix_case, edns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +123,18 @@ def read_reply(question: Question, octets: bytes, *, most_aliases: int) -> Reply
 
 def _answers(question: Question, octets: bytes) -> bool:
     """The header and the question section are those of a reply to this very question."""
-    if len(octets) < 12 or int.from_bytes(octets[:2], "big") != question.id:
+    asked = question.octets[_HEADER : _HEADER + question.section]
+    if len(octets) < _HEADER or octets[:2] != question.octets[:2] or octets[2] & _QR_AND_OPCODE != _REPLY_TO_QUERY:
         return False
-    try:
-        head = dns.message.from_wire(octets, question_only=True, ignore_trailing=True)
-    except (dns.exception.DNSException, ValueError, IndexError):
-        return False
-    if not head.flags & dns.flags.QR or head.opcode() != dns.opcode.QUERY:
-        return False
-    if len(head.question) != 1:
+    count = int.from_bytes(octets[4:6], "big")
+    if count != 1:
         # Some servers leave the question out of a refusal; that only counts as such.
-        return not head.question and head.rcode() not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
-    asked = head.question[0]
-    if asked.rdclass != dns.rdataclass.IN or asked.rdtype != dns.rdatatype.from_text(question.type):
-        return False
+        return count == 0 and octets[3] & 0x0F not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN)
+    # The first name of a message is never compressed. Octets of lengths are below those of letters: only letters change case.
+    theirs = octets[_HEADER : _HEADER + question.section]
     if question.mixed_case:
-        return asked.name.labels == question.asked.labels
-    return bool(asked.name == question.asked)
+        return theirs == asked
+    return theirs[:-4].lower() == asked[:-4].lower() and theirs[-4:] == asked[-4:]
 
 
 def _conclude(question: Question, message: dns.message.Message, denied: bool, most_aliases: int) -> Reply:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
 from twisted.internet import error
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
 from twisted.internet.protocol import ClientFactory, DatagramProtocol
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
@@ -48,11 +48,47 @@ class Transport(Protocol):
 class Network:
     """The real thing."""
 
-    def __init__(self, reactor: Any) -> None:
-        """*reactor* provides IReactorTime, IReactorUDP and IReactorTCP."""
+    def __init__(self, reactor: Any, *, sockets: int = 200) -> None:
+        """*reactor* provides IReactorTime, IReactorUDP and IReactorTCP. At most *sockets* questions are under way at a time;
+        others wait for theirs within their own time limits."""
         self._reactor = reactor
+        self._turns = DeferredSemaphore(sockets)
 
     async def datagram(
+        self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float
+    ) -> R:
+        seconds = await self._turn(seconds)
+        try:
+            return await self._datagram(server, question, judge, seconds)
+        finally:
+            self._turns.release()
+
+    async def _turn(self, seconds: float) -> float:
+        """Wait for one's turn; returns what is left of *seconds*. Raises Unanswered."""
+        if self._turns.tokens:
+            await self._turns.acquire()
+            return seconds
+        began, place = self._reactor.seconds(), self._turns.acquire()
+        late: list[bool] = []
+
+        def give_up() -> None:
+            late.append(True)
+            place.cancel()
+
+        call = self._reactor.callLater(seconds, give_up)
+        try:
+            await place
+        except CancelledError:
+            if late:
+                raise Unanswered("too many questions at once") from None
+            raise
+        finally:
+            if call.active():
+                call.cancel()
+        waited: float = self._reactor.seconds() - began
+        return max(0.001, seconds - waited)
+
+    async def _datagram(
         self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float
     ) -> R:
         asking = _Datagram(server, question, judge)
@@ -67,11 +103,13 @@ class Network:
             port.stopListening()
 
     async def stream(self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float) -> R:
+        seconds = await self._turn(seconds)
         factory = _StreamFactory(question, judge)
         connector = self._reactor.connectTCP(server.address, server.port, factory, timeout=seconds)
         try:
             return await self._within(factory.answered, seconds, server)
         finally:
+            self._turns.release()
             connector.disconnect()
 
     async def _within(self, answered: Deferred[R], seconds: float, server: NameServer) -> R:

@@ -8,6 +8,8 @@ authenticated host.
 from __future__ import annotations
 
 import enum
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -36,6 +38,14 @@ Noted = Callable[[Protection, Host, TLSFailure | None, str, str, str], None]
 """`TLSReports.noted`: what protects, the host, what failed (None: nothing), the local and the remote address, a detail."""
 
 
+_KEPT = 10_000
+"""Most routes whose protections are kept."""
+_Key = tuple[str, str, bool, bool, bool]
+"""A route's domain, destination and whether it is signed; REQUIRETLS, and TLS-Required: No."""
+_Place = tuple[str, int, bool]
+"""A host's name and port, and whether its addresses are signed."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Around:
     """What is the same for all hosts of a route."""
@@ -56,8 +66,14 @@ class TLSPolicy:
         level: Level = Level.OPPORTUNISTIC,
         *,
         noted: Noted = lambda protection, host, failure, source, remote, detail: None,
+        keep_seconds: float = 15.0,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """None for *dane* or *sts*: not looked at. *noted* counts what fails before any connection is made."""
+        """None for *dane* or *sts*: not looked at. *noted* counts what fails before any connection is made. What was decided
+        holds for *keep_seconds*: the next message for a domain is not an occasion to ask everything again."""
+        self._keep_seconds = keep_seconds
+        self._clock = clock
+        self._kept: OrderedDict[_Key, tuple[float, dict[_Place, Protection | RouteFailure]]] = OrderedDict()
         self._dane = dane
         self._sts = sts
         self._level = level
@@ -71,17 +87,26 @@ class TLSPolicy:
         *requiretls*: the message came with REQUIRETLS. *relaxed*: its header says ``TLS-Required: No`` (RFC 8689 section 5), so
         what domains publish is passed over; that counts for nothing beside REQUIRETLS.
         """
-        around = _Around(route, await self._policy(route, relaxed and not requiretls), requiretls, relaxed and not requiretls)
-        decided: dict[tuple[str, int], Protection | RouteFailure] = {}
+        relaxed = relaxed and not requiretls
+        key = (route.domain, route.destination, route.secure, requiretls, relaxed)
+        until, decided = self._kept.get(key, (0.0, {}))
+        if until <= self._clock() or any((host.name, host.port, host.secure) not in decided for host in route.hosts):
+            decided = await self._decide_all(route, requiretls, relaxed)
+            self._kept.pop(key, None)
+            self._kept[key] = (self._clock() + self._keep_seconds, decided)
+            while len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        return lambda host: decided[host.name, host.port, host.secure]
+
+    async def _decide_all(
+        self, route: Route, requiretls: bool, relaxed: bool
+    ) -> dict[_Place, Protection | RouteFailure]:
+        around = _Around(route, await self._policy(route, relaxed), requiretls, relaxed)
         found = await self._found(around)
-        for host, each in zip(route.hosts, found):
-            decided[host.name, host.port] = self._decide(around, host, each)
-
-        def protection(host: Host) -> Protection | RouteFailure:
-            known = decided.get((host.name, host.port))
-            return known if known is not None else self._decide(around, host, Found(Standing.NONE))
-
-        return protection
+        return {
+            (host.name, host.port, host.secure): self._decide(around, host, each)
+            for host, each in zip(route.hosts, found)
+        }
 
     # --- what is published
 
