@@ -21,7 +21,7 @@ from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.storage.shards.manifest import Manifest, ShardFile, new_token
 from twisted_mail.values import AccountId
 
-__all__ = ["FolderCache", "OpenState", "is_whole", "link_files"]
+__all__ = ["FolderCache", "OpenState", "digest_of", "is_whole", "link_files"]
 
 READ: Final = 1_048_576
 MOST_CACHES: Final = 1024
@@ -173,12 +173,13 @@ class FolderCache:
 def is_whole(path: Path, file: ShardFile, *, certain: bool) -> bool:
     """Whether *path* has the content of *file*; by its size alone where it is *certain* what was written. Blocks."""
     try:
-        return path.stat().st_size == file.size and (certain or _digest_of(path) == file.digest)
+        return path.stat().st_size == file.size and (certain or digest_of(path) == file.digest)
     except FileNotFoundError:
         return False
 
 
-def _digest_of(path: Path) -> str:
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal. Blocks."""
     whole = sha256()
     with path.open("rb") as file:
         while data := file.read(READ):

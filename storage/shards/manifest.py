@@ -1,8 +1,9 @@
-"""What one account's shard in the object store consists of: its files, each in parts, and how far it has come.
+"""What one account's shard in the object store consists of: its files, as pieces of parts, and how far it has come.
 
 Below ``search/<kind>/<2 digits>/<account>/`` lie ``manifest`` and the parts, ``<random>-<number>``. A part is written
 once, under a name that never comes again, and before the manifest that names it; so the manifest is the only object that
-changes, and a shard is always one that was whole.
+changes, and a shard is always one that was whole. The files that one change has made lie one behind the other, cut into
+parts: a small change is one part and the manifest, however many files an index makes of it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,21 @@ import msgspec
 from twisted_mail.storage.interfaces import Corrupt
 from twisted_mail.values import AccountId
 
-__all__ = ["PART", "Dropped", "Manifest", "ShardFile", "decode", "encode", "folder_of", "new_token"]
+__all__ = ["PART", "Dropped", "Manifest", "Piece", "ShardFile", "decode", "encode", "folder_of", "new_token"]
 
 PART: Final = 4_194_304
-"""Octets of a part, at most: what is held in memory of a file that is sent or fetched."""
+"""Octets of a part, at most: what is held in memory of files that are sent or fetched."""
 
 _FILE_NAME: Final = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 _PART_NAME: Final = re.compile(r"[0-9a-f]{32}-\d{1,9}")
+
+
+class Piece(msgspec.Struct, frozen=True, array_like=True):
+    """The octets ``[at:at + size)`` of a part."""
+
+    part: str
+    at: int
+    size: int
 
 
 class ShardFile(msgspec.Struct, frozen=True):
@@ -32,8 +41,8 @@ class ShardFile(msgspec.Struct, frozen=True):
     size: int
     digest: str
     """SHA-256 of its content, in hexadecimal."""
-    parts: tuple[str, ...]
-    """Names of the objects that its content is, one behind the other; of `PART` octets but for the last."""
+    pieces: tuple[Piece, ...]
+    """What its content is, one behind the other; none for an empty file."""
 
 
 class Dropped(msgspec.Struct, frozen=True):
@@ -68,7 +77,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def parts(self) -> list[str]:
-        return [part for file in self.files for part in file.parts]
+        """Names of the parts, each once."""
+        return list(dict.fromkeys(piece.part for file in self.files for piece in file.pieces))
 
 
 def folder_of(account: AccountId, kind: str) -> str:
@@ -95,7 +105,9 @@ def decode(data: bytes, account: AccountId, kind: str) -> Manifest:
         manifest.account == str(account)
         and manifest.kind == kind
         and len({file.name for file in manifest.files}) == len(manifest.files)
-        and all(_FILE_NAME.fullmatch(file.name) and file.size >= 0 for file in manifest.files)
+        and all(_FILE_NAME.fullmatch(file.name) for file in manifest.files)
+        and all(file.size == sum(piece.size for piece in file.pieces) for file in manifest.files)
+        and all(piece.at >= 0 and piece.size > 0 for file in manifest.files for piece in file.pieces)
         and all(_PART_NAME.fullmatch(part) for part in manifest.parts)
         and all(_PART_NAME.fullmatch(dropped.part) for dropped in manifest.dropped)
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from hashlib import sha256
+import os
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +11,17 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, FirstError, gath
 
 from twisted_mail.storage.interfaces import Corrupt
 from twisted_mail.storage.objects import Objects
+from twisted_mail.storage.shards.cache import digest_of
 from twisted_mail.storage.shards.indexing import IndexThreads
-from twisted_mail.storage.shards.manifest import PART, ShardFile
+from twisted_mail.storage.shards.manifest import PART, Piece, ShardFile
 
 __all__ = ["Parts"]
 
 AT_ONCE: Final = 4
 """Parts that one process has in memory, of all accounts together."""
+
+_Slice = tuple[Path, int, int, int]
+"""A file, where in it, where in the part, and how many octets."""
 
 
 class Parts:
@@ -30,21 +34,21 @@ class Parts:
 
     async def fetch(self, files: Sequence[ShardFile], prefix: str, folder: Path) -> None:
         """Write *files* into *folder*. Raises: NotFound (a part is gone), Corrupt (it is another), Unavailable."""
-        await _together([self._fetch(file, prefix, folder / file.name) for file in files])
+        slices: dict[str, list[_Slice]] = {}
+        for file in files:
+            at = 0
+            for piece in file.pieces:
+                slices.setdefault(piece.part, []).append((folder / file.name, at, piece.at, piece.size))
+                at += piece.size
+        await self._threads.run(_make, [folder / file.name for file in files])
+        await _together([self._fetch(prefix + part, wanted) for part, wanted in slices.items()])
+        await self._threads.run(_compare, folder, files)
 
-    async def _fetch(self, file: ShardFile, prefix: str, path: Path) -> None:
-        whole = sha256()
-        size = 0
-        await self._threads.run(path.write_bytes, b"")
-        for part in file.parts:
-            async with self._room:
-                stored = await self._objects.get(prefix + part)
-                assert stored is not None
-                whole.update(stored.data)
-                size += len(stored.data)
-                await self._threads.run(_append, path, stored.data)
-        if size != file.size or whole.hexdigest() != file.digest:
-            raise Corrupt(f"the file {file.name} of a search shard is not what was written")
+    async def _fetch(self, name: str, wanted: Sequence[_Slice]) -> None:
+        async with self._room:
+            stored = await self._objects.get(name)
+            assert stored is not None
+            await self._threads.run(_scatter, wanted, stored.data)
 
     async def send(
         self, folder: Path, names: Sequence[str], token: str, prefix: str, sent: list[str]
@@ -53,42 +57,68 @@ class Parts:
 
         Raises: Unavailable.
         """
-        sizes = await self._threads.run(lambda: [(folder / name).stat().st_size for name in names])
-        works = []
-        number = 0
-        for name, size in zip(names, sizes):
-            parts = tuple(f"{token}-{number + at}" for at in range(-(-size // PART)))
-            number += len(parts)
-            works.append(self._send(folder / name, size, parts, prefix, sent))
-        return await _together(works)
+        measured = await self._threads.run(
+            lambda: [((folder / name).stat().st_size, digest_of(folder / name)) for name in names]
+        )
+        files: list[ShardFile] = []
+        slices: dict[str, list[_Slice]] = {}
+        end = 0
+        for name, (size, digest) in zip(names, measured):
+            start, end, pieces = end, end + size, []
+            at = start
+            while at < end:
+                number, inside = divmod(at, PART)
+                piece = Piece(f"{token}-{number}", inside, min(PART - inside, end - at))
+                slices.setdefault(piece.part, []).append((folder / name, at - start, inside, piece.size))
+                pieces.append(piece)
+                at += piece.size
+            files.append(ShardFile(name, size, digest, tuple(pieces)))
+        await _together([self._send(prefix, part, wanted, sent) for part, wanted in slices.items()])
+        return files
 
-    async def _send(self, path: Path, size: int, parts: tuple[str, ...], prefix: str, sent: list[str]) -> ShardFile:
-        whole = sha256()
-        for at, part in enumerate(parts):
-            async with self._room:
-                data = await self._threads.run(_read, path, at * PART)
-                whole.update(data)
-                sent.append(part)
-                await self._objects.put(prefix + part, data)
-        return ShardFile(path.name, size, whole.hexdigest(), parts)
-
-
-def _append(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-
-
-def _read(path: Path, start: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(PART)
+    async def _send(self, prefix: str, part: str, wanted: Sequence[_Slice], sent: list[str]) -> None:
+        async with self._room:
+            data = await self._threads.run(_gather, wanted)
+            sent.append(part)
+            await self._objects.put(prefix + part, data)
 
 
-async def _together(works: Sequence[Any]) -> list[Any]:
+def _make(paths: Sequence[Path]) -> None:
+    for path in paths:
+        path.write_bytes(b"")
+
+
+def _scatter(wanted: Sequence[_Slice], data: bytes) -> None:
+    view = memoryview(data)
+    for path, at, inside, size in wanted:
+        if inside + size > len(data):
+            raise Corrupt(f"a part of the file {path.name} of a search shard is too short")
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(view[inside : inside + size])
+
+
+def _gather(wanted: Sequence[_Slice]) -> bytes:
+    data = []
+    for path, at, _, size in wanted:
+        with path.open("rb") as file:
+            file.seek(at)
+            data.append(file.read(size))
+    return b"".join(data)
+
+
+def _compare(folder: Path, files: Sequence[ShardFile]) -> None:
+    for file in files:
+        path = folder / file.name
+        if os.stat(path).st_size != file.size or digest_of(path) != file.digest:
+            raise Corrupt(f"the file {file.name} of a search shard is not what was written")
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Await all; the first failure ends the others. Raises: that failure."""
     running = [Deferred.fromCoroutine(work) for work in works]
     try:
-        return await gatherResults(running, consumeErrors=True)
+        await gatherResults(running, consumeErrors=True)
     except FirstError as error:
         failure = error.subFailure.value
         assert failure is not None

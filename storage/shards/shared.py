@@ -205,7 +205,7 @@ class SharedShards:
                 if folder is None:
                     folder = await self._reading.run(self._cache.new_folder, account)
                 files = await self._apply(account, known, before, folder, documents, removed, token, sent)
-            kept = {part for file in files for part in file.parts}
+            kept = {piece.part for file in files for piece in file.pieces}
             after = Manifest(
                 account=str(account),
                 kind=self._index.kind,

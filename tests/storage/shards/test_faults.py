@@ -306,15 +306,16 @@ class SharedShardsFaultTests(ShardsCase):
         await self.spoilt(spoil)
 
     def test_names_that_would_lead_out_of_the_folder_are_none(self) -> None:
-        file = {"name": "MAIN_x.seg", "size": 1, "digest": "0" * 64, "parts": ["0" * 32 + "-0"]}
+        file = {"name": "MAIN_x.seg", "size": 1, "digest": "0" * 64, "pieces": [["0" * 32 + "-0", 0, 1]]}
         good = {"account": str(self.account), "kind": "k", "files": [file]}
         self.assertEqual(decode(_json(good), self.account, "k").files[0].name, "MAIN_x.seg")
         wrong: list[dict[str, Any]] = [
             {"files": [{**file, "name": name}]} for name in ("../x", "/x", "..", ".", "", "a/b", "a\0", "x" * 300)
         ]
-        wrong += [{"files": [{**file, "parts": [part]}]} for part in ("../manifest", "manifest", "0-0", "")]
+        wrong += [{"files": [{**file, "pieces": [[part, 0, 1]]}]} for part in ("../manifest", "manifest", "0-0", "")]
         wrong += [
             {"files": [file, file]},
+            {"files": [{**file, "size": 2}]},
             {"dropped": [{"part": "x/y", "since": 0}]},
             {"reached": "7"},
             {"kind": "other"},
