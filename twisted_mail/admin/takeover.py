@@ -18,7 +18,7 @@ from twisted_mail.admin.opening import Store
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.storage.interfaces import AccountRecord, StorageError
 
-__all__ = ["take_over"]
+__all__ = ["ready", "take_over"]
 
 ANSWER_SECONDS: Final = 2.0
 """How long a database node of the lost data centre has to take a connection."""
@@ -47,7 +47,7 @@ async def take_over(store: Store, addresses: tuple[str, ...], lost: str, sure: b
         raise Problem(Status.FAILED, "one-datacenter", "this store has one data centre: storage.metadata names none")
     if lost == here:
         raise Problem(Status.USAGE, "usage", f"{here} is this data centre: name the one that is gone")
-    takeover = await _ready(store, lost, here)
+    takeover = await ready(store, lost, here)
     if not sure:
         raise Problem(Status.USAGE, "not-confirmed", WARNING.format(lost=lost))
     out = the_invocation().out
@@ -73,8 +73,8 @@ async def take_over(store: Store, addresses: tuple[str, ...], lost: str, sure: b
     out.done(f"{len(done)} users are at home in {here}; restart its mail nodes", users=done, home=here)
 
 
-async def _ready(store: Store, lost: str, here: str) -> Takeover:
-    """Raises Problem: *lost* may not be gone, or the store has no such thing."""
+async def ready(store: Store, lost: str, here: str) -> Takeover:
+    """What takes accounts of *lost* over. Raises Problem: it may not be gone, or the store has no such thing."""
     alive = [member.node for member in await store.backend.members.alive() if member.datacenter == lost]
     if alive:
         text = f"mail nodes of {lost} are alive ({', '.join(alive)}): move the accounts instead (mailctl account move)"
