@@ -59,7 +59,9 @@ def status_part(report: DeliveryReport, *, international: bool = False) -> str:
         if each.remote:
             lines.append(field("Remote-MTA", f"dns; {each.remote}", ascii_only=plain))
         if each.diagnostic:
-            lines.append(field("Diagnostic-Code", f"smtp; {each.diagnostic}", ascii_only=plain))
+            # RFC 3464 section 2.3.6: its type is that of what the words are, and ours are nobody else's.
+            kind = "smtp" if each.remote else "x-local"
+            lines.append(field("Diagnostic-Code", f"{kind}; {each.diagnostic}", ascii_only=plain))
         if each.last_attempt is not None:
             lines.append(field("Last-Attempt-Date", when(each.last_attempt)))
         if each.retry_until is not None and each.action is Action.DELAYED:

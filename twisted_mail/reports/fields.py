@@ -15,6 +15,7 @@ __all__ = ["Group", "address_of", "date_of", "field", "groups", "rfc822", "text_
 _UNPRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f\x80-\x9f\u2028\u2029]+")
 _WIDTH: Final = 76
 _COMMENT: Final = re.compile(r"\s*\([^()]*\)\s*\Z")
+_SPACES: Final = re.compile(r"[ \t]{2,}")
 _MOST_TEXT: Final = 2000
 
 Group = dict[str, list[str]]
@@ -72,7 +73,8 @@ def groups(octets: bytes, most: int = 1000) -> Sequence[Group]:
 def _line(raw: bytes) -> str:
     value = unfold(raw)
     text = decode_header(value) if b"=?" in value or not value.isascii() else value.decode("ascii")
-    return text_of(text, ascii_only=False)
+    # Who folds a line mostly indents the next one.
+    return _SPACES.sub(" ", text_of(text, ascii_only=False))
 
 
 def typed(value: str) -> tuple[str, str]:
