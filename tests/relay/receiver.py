@@ -235,6 +235,11 @@ class Authority:
 
     def server(self, *names: str, expired: bool = False) -> tuple[Any, x509.Certificate]:
         """What a server's `startTLS` takes, and the certificate."""
+        pem = self.pem(*names, expired=expired)
+        return PrivateCertificate.loadPEM(pem).options(), x509.load_pem_x509_certificate(pem)
+
+    def pem(self, *names: str, expired: bool = False) -> bytes:
+        """A fresh key and its certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         end = now + datetime.timedelta(hours=-1 if expired else 24)
@@ -249,10 +254,9 @@ class Authority:
             .add_extension(x509.SubjectAlternativeName(general), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+        return key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return PrivateCertificate.loadPEM(pem).options(), certificate
+        ) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 class Broken(CertificateOptions):

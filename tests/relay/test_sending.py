@@ -59,6 +59,7 @@ class SendingCase(TestCase):
         self.reactor: Any = reactor
         self.clock = Clock()
         self.receiver = Receiver()
+        self.receivers = [self.receiver]
         self.notes: list[tuple[str, Any]] = []
         self.sender = self.make_sender()
         self.addCleanup(self._quiet)
@@ -66,12 +67,13 @@ class SendingCase(TestCase):
     async def _quiet(self) -> None:
         self.sender.close()
         for _ in range(200):
-            if not self.receiver.open:
+            if not any(receiver.open for receiver in self.receivers):
                 break
             await self.breathe()
-        for connection in self.receiver.connections:
-            if connection.connected:
-                connection.transport.abortConnection()  # type: ignore[union-attr]  # connected
+        for receiver in self.receivers:
+            for connection in receiver.connections:
+                if connection.connected:
+                    connection.transport.abortConnection()  # type: ignore[union-attr]  # connected
         await self.breathe(0.02)
         self.clock.advance(10_000)
 
@@ -86,7 +88,9 @@ class SendingCase(TestCase):
         self.notes.append((host.name, failure))
 
     def listen(self, receiver: Receiver | None = None) -> int:
-        port = self.reactor.listenTCP(0, receiver or self.receiver, interface="127.0.0.1")
+        receiver = receiver or self.receiver
+        self.receivers.append(receiver)
+        port = self.reactor.listenTCP(0, receiver, interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         return int(port.getHost().port)
 
