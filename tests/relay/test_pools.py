@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 
 import pytest
@@ -70,7 +71,7 @@ def test_without_a_warm_one_it_waits_until_a_stated_time() -> None:
     found = Counter(granted(node, "marketing", AT + 60).source.address for _ in range(100))
     assert found == {BULK[0]: 50, BULK[1]: 50}
     waits = leave(node, "marketing", AT + 60)
-    assert waits == Wait(DAY - 60.0, waits.why if isinstance(waits, Wait) else "")
+    assert isinstance(waits, Wait) and waits.seconds == DAY - 60.0
     assert "has sent its 50 of 50 today to google" in waits.why
     assert isinstance(leave(node, "marketing", AT + DAY), Grant)
     assert isinstance(leave(node, "marketing", AT + 60, destination="yahoo.com"), Grant), "another provider"
@@ -174,6 +175,39 @@ def test_providers() -> None:
     for name in ("others", "a/b", "!operator"):
         with pytest.raises(Wrong):
             read_providers({name: ["x.example"]})
+
+
+def test_what_waits_comes_back_when_there_is_room_for_it_and_not_before() -> None:
+    stores = Stores()
+    node = stores.node([pool("bulk", BULK[0], warm_up=FIRST)], streams(normal=["bulk"]), WarmUpSettings(hours=12))
+    waiting = [(AT, number) for number in range(3000)]
+    asked: Counter[int] = Counter()
+    hourly: Counter[int] = Counter()
+    left: Counter[int] = Counter()
+    while waiting and waiting[0][0] < AT + 6 * DAY:
+        at, number = heapq.heappop(waiting)
+        asked[number] += 1
+        hourly[int((at - AT) // 3600)] += 1
+        found = leave(node, NORMAL, at)
+        if isinstance(found, Grant):
+            left[int((at - AT) // DAY)] += 1
+        else:
+            assert found.own and 0 < found.seconds <= DAY + 3600
+            heapq.heappush(waiting, (at + found.seconds, number))
+    assert [left[day] for day in range(6)] == list(DEFAULT_CURVE.allowances[:6])
+    assert max(asked.values()) <= 13 and sum(asked.values()) < 3000 * 11
+    del hourly[0]
+    assert max(hourly.values()) < 450, "never all at once"
+
+
+def test_the_line_behind_a_halt_is_spread_too() -> None:
+    node = Stores().node([pool("bulk", BULK[0], warm_up=FIRST)], streams(normal=["bulk"]), WarmUpSettings(hours=12))
+    granted(node, NORMAL, AT)
+    now(node.plans.halt(BULK[0], "listed", AT))
+    waits = [leave(node, NORMAL, AT) for _ in range(300)]
+    seconds = [each.seconds for each in waits if isinstance(each, Wait)]
+    assert len(seconds) == 300 and min(seconds) >= 3600
+    assert max(Counter(int(each // 3600) for each in seconds).values()) < 60
 
 
 # --- configuration

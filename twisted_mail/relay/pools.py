@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Final
 
 from twisted_mail.relay.blocks import Blocks
+from twisted_mail.relay.lines import Lane, Lines
 from twisted_mail.relay.plans import Plans, Standing, allowance_name
 from twisted_mail.relay.streams import Stream, Streams
 from twisted_mail.relay.tables import Table, Wrong
@@ -144,6 +145,8 @@ class Wait:
     seconds: float
     why: str
     """For the trace and the operator."""
+    own: bool = False
+    """The time is this message's own: others that wait for the same were told another. It needs no jitter."""
 
 
 def families_of(hosts: Sequence[Host]) -> frozenset[int]:
@@ -174,6 +177,7 @@ class Pools:
         self.streams = streams
         self.plans = plans
         self._blocks = blocks
+        self._lines = Lines()
         self.providers = providers if providers is not None else Providers()
         problems = check(pools, streams)
         if problems:
@@ -203,20 +207,20 @@ class Pools:
             )
         group = self.providers.of(departure.destination)
         standings: list[tuple[Pool, PoolAddress, Standing]] = []
+        lanes: list[Lane] = []
         waits: list[Wait] = []
-        other_family = ""
         for pool in self._of(known):
             for address in pool.addresses:
                 if address.family and address.family not in departure.families:
-                    other_family = f"no address of the stream {stream} is of the IP version of {departure.destination}"
                     continue
                 try:
                     standing = await self.plans.standing(address.name, group, pool.warm_up, now, pool.curve)
                 except StorageError:
                     waits.append(Wait(_RETRY, f"the allowance of {address.name} cannot be counted now"))
                     continue
+                lanes.append(self._lane(pool, group, standing))
                 if standing.why:
-                    waits.append(Wait(max(standing.more_at - now, 1.0), standing.why))
+                    waits.append(Wait(max(standing.more_at - now, 1.0), standing.why, True))
                 else:
                     standings.append((pool, address, standing))
         for pool, address, standing in _preferred(standings, departure):
@@ -224,9 +228,20 @@ class Pools:
             if isinstance(found, Grant):
                 return found
             waits.append(found)
-        if waits:
-            return min(waits, key=lambda wait: wait.seconds)
-        return Wait(_LONG, other_family or f"the pools of the stream {stream} have no address")
+        if not waits:
+            return Wait(_LONG, f"no address of the stream {stream} is of the IP version of {departure.destination}")
+        first = min(waits, key=lambda wait: wait.seconds)
+        if first.own:
+            seconds = self._lines.seconds((stream, group), lanes, departure.recipients, now)
+            return Wait(max(seconds, 1.0), first.why, True)
+        return first
+
+    def _lane(self, pool: Pool, group: str, standing: Standing) -> Lane:
+        curve = None
+        if pool.warm_up is not None:
+            curve = pool.curve or self.plans.settings.curve_of(group)
+        from_ = standing.more_at if standing.why else 0.0
+        return Lane(standing.day, curve, standing.step, self.plans.settings.hours, pool.daily, from_)
 
     def _of(self, stream: Stream) -> list[Pool]:
         return [self._pools[name] for name in stream.pools]
@@ -243,15 +258,17 @@ class Pools:
             limits.append((f"pool/{address.name}", pool.daily, (standing.day + 1) * DAY, spent))
         got = recipients
         taken: list[str] = []
-        for name, limit, more_at, spent in limits:
+        for name, limit, more_at, why in limits:
+            counted = True
             try:
                 here = await self._blocks.take(name, standing.day, got, limit)
             except StorageError:
-                here, more_at, spent = 0, now + _RETRY, f"the allowance of {address.name} cannot be counted now"
+                here, counted = 0, False
+                more_at, why = now + _RETRY, f"the allowance of {address.name} cannot be counted now"
             for before in taken:
                 self._blocks.give_back(before, standing.day, got - here)
             if not here:
-                return Wait(max(more_at - now, 1.0), spent)
+                return Wait(max(more_at - now, 1.0), why, counted)
             got = here
             taken.append(name)
         source = Source(address=address.address, helo=address.helo, pool=pool.name)
