@@ -257,6 +257,14 @@ class PolicyTests(SynchronousTestCase):
         self.publish(None)
         self.assertIsNone(self.policy())
 
+    def test_the_longest_policy_has_room_in_the_store(self) -> None:
+        label = "x" * 60
+        lines = "".join(f"mx: *.{label}.{label}.{label}.m{n}.example.org\n" for n in range(98))
+        rest = "x: " + "\u00e4" * 9_000 + "\ny: " + "\0" * 9_000
+        self.https.answer = HTTPResponse(200, "text/plain", GOOD + lines.encode() + rest.encode())
+        policy = self.held()
+        self.assertEqual(self.policy(self.build()), policy)
+
     def test_memory_is_bounded(self) -> None:
         sts = self.build(entries=5)
         for number in range(20):

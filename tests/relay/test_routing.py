@@ -18,6 +18,7 @@ from tests.dns.fakes import Scripted, TableDNS
 from twisted_mail.dns.resolver import Resolver
 from twisted_mail.dns.servers import NameServer
 from twisted_mail.dns.values import MX, DNSFailure
+from twisted_mail.relay.own_addresses import OwnAddresses
 from twisted_mail.relay.providers import provider_of, registered_domain
 from twisted_mail.relay.routing import Router, RoutingSettings
 from twisted_mail.relay.static_routes import StaticRoute, StaticRoutes, parse_static_route
@@ -210,7 +211,9 @@ class TroubleTests(RoutingCase):
         self.dns.table["mx1.example.org", "A"] = BROKEN
         self.dns.table["mx1.example.org", "AAAA"] = BROKEN
         self.hosts(mx2=("192.0.2.2",))
-        self.assertEqual([host.name for host in self.route("example.org").hosts], ["mx2.example.org"])
+        route = self.route("example.org")
+        self.assertEqual([host.name for host in route.hosts], ["mx2.example.org"])
+        self.assertEqual(route.ttl, 60.0)  # the better one is asked for again soon
 
     def test_a_failure_for_one_family_leaves_the_other(self) -> None:
         self.exchangers((10, "mx1.example.org"))
@@ -288,6 +291,25 @@ class LoopTests(RoutingCase):
         self.exchangers((10, "away.example.org"), (20, "me.example.net"))
         self.dns.table["away.example.org", "A"] = BROKEN
         self.assertFalse(self.refused("example.org").permanent)
+
+
+class OwnAddressTests(SynchronousTestCase):
+    def test_where_it_listens_is_its_own(self) -> None:
+        is_own = OwnAddresses(["127.0.0.1", "::1"])
+        self.assertTrue(is_own("127.0.0.1") and is_own("::1") and is_own("0:0:0:0:0:0:0:1"))
+        self.assertFalse(is_own("127.0.0.2") or is_own("192.0.2.1") or is_own("nonsense"))
+
+    def test_who_listens_everywhere_owns_what_the_machine_has(self) -> None:
+        is_own = OwnAddresses(["0.0.0.0"])
+        self.assertTrue(is_own("127.0.0.1") and is_own("127.1.2.3"))
+        self.assertFalse(is_own("192.0.2.1"))
+        self.assertFalse(is_own("2001:db8::1"))
+        self.assertTrue(OwnAddresses(["::"])("127.0.0.1"))  # both families (the default of Linux)
+
+    def test_addresses_in_front_of_the_machine_can_be_named(self) -> None:
+        is_own = OwnAddresses(["127.0.0.1"], also=["192.0.2.0/28", "2001:db8::25"])
+        self.assertTrue(is_own("192.0.2.1") and is_own("2001:db8::25"))
+        self.assertFalse(is_own("192.0.2.16"))
 
 
 class LiteralTests(RoutingCase):

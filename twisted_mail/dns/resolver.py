@@ -145,7 +145,10 @@ class Resolver:
         return await self._ask(name, _CNAME)
 
     def flush(self, domain: str | None = None) -> None:
-        self._cache.flush(None if domain is None else a_labels(domain))
+        try:
+            self._cache.flush(None if domain is None else a_labels(domain))
+        except BadName:
+            return  # nothing is cached of what is no name
 
     # --- what comes of it
 

@@ -34,7 +34,10 @@ _ID: Final = re.compile(r"[A-Za-z0-9]{1,32}")
 _FIELD: Final = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9_.-]{0,31})\s*=\s*([^;\s]+)\s*")
 _MOST_AGE: Final = 31_557_600
 """Seconds, about a year (RFC 8461 section 3.2)."""
-_MOST_PATTERNS: Final = 200
+_MOST_PATTERNS: Final = 100
+_MOST_LINES: Final = 110
+_MOST_OF_LINES: Final = 20_000
+"""Octets; a record of `Records` has room for 64 KiB."""
 
 
 class BadPolicy(ValueError):
@@ -115,7 +118,18 @@ def parse_policy(octets: bytes) -> Policy:
         raise BadPolicy("it does not say for how long it holds")
     if mode != "none" and not patterns:
         raise BadPolicy("it names no exchanger")
-    return Policy(mode, tuple(patterns), min(int(age), _MOST_AGE), tuple(line[:300] for line in lines[:100]))
+    return Policy(mode, tuple(patterns), min(int(age), _MOST_AGE), _bounded(lines))
+
+
+def _bounded(lines: Sequence[str]) -> tuple[str, ...]:
+    """For reports: printable, and not too much."""
+    kept, octets = [], 0
+    for line in lines[:_MOST_LINES]:
+        octets += len(line.encode())
+        if octets > _MOST_OF_LINES:
+            break
+        kept.append("".join(letter if letter.isprintable() else " " for letter in line))
+    return tuple(kept)
 
 
 def _pattern(text: str) -> str:
@@ -346,7 +360,7 @@ async def _beside(running: Deferred[None]) -> None:
 def _to_record(policy: Policy) -> bytes:
     fields = {"id": policy.id, "mode": policy.mode, "mx": policy.mx, "max_age": policy.max_age, "fetched": policy.fetched,
               "lines": policy.lines}  # fmt: skip
-    return json.dumps(fields, separators=(",", ":")).encode()
+    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _from_record(stored: bytes) -> Policy | None:

@@ -26,6 +26,9 @@ T = TypeVar("T")
 _NOBODYS: Final = tuple(map(ip_network, ("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8", "::ffff:0:0/96")))
 """No host has such an address (RFC 6890); Linux takes 0.0.0.0 for itself."""
 
+_AFTER_FAILURE_SECONDS: Final = 60.0
+"""A route that lacks what the DNS did not say is not used longer."""
+
 
 @dataclass(frozen=True, slots=True)
 class RoutingSettings:
@@ -282,7 +285,7 @@ class Router:
             if isinstance(result, NoSuchName):
                 continue
             if isinstance(result, DNSFailure):
-                failed = True
+                failed, ttl = True, min(ttl, _AFTER_FAILURE_SECONDS)
                 continue
             if isinstance(result, Exception):
                 raise result
