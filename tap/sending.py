@@ -58,7 +58,7 @@ class RelaySettings:
     with the role `relay` takes it out of the queue and delivers it."""
 
     enabled: bool = setting(
-        Flag(), False, "Whether mail for other domains is taken.", "true where there is a `[relay]` table, else false"
+        Flag(), False, "Whether mail for other domains is taken.", "on where there is a `[relay]` table, else off"
     )
     port: int = setting(Whole(1, 65_535), 25, "Where other servers listen.")
     concurrent: int = setting(

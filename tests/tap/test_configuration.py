@@ -270,7 +270,7 @@ def test_a_secret_comes_from_the_file_that_is_named(tmp_path: Path) -> None:
         ({"LIMITS__CONNECTIONS": "many"}, 'TWISTED_MAIL__LIMITS__CONNECTIONS: limits.connections: "many" is not a whole number'),
         ({"LIMITS__LOGIN": "0"}, "TWISTED_MAIL__LIMITS__LOGIN: limits.login: 0s is too small: at least 1s"),
         ({"HOSTNAM": "x"}, "TWISTED_MAIL__HOSTNAM: hostnam: there is no such setting; did you mean hostname?"),
-        ({"RELAY__PORT": "25"}, "TWISTED_MAIL__RELAY__PORT: relay: is not available in this version (mail for other domains is refused)"),
+        ({"SIEVE__MAX_REDIRECTS": "4"}, "TWISTED_MAIL__SIEVE__MAX_REDIRECTS: sieve: is not available in this version (there are no scripts)"),
         ({"LIMITS": "1"}, "TWISTED_MAIL__LIMITS: limits: there is no such setting"),
         ({"LISTEN__IMAP": '["tcp:1"'}, "TWISTED_MAIL__LISTEN__IMAP: listen.imap: "),
         ({"SMTP__STRICT_LINE_ENDS": "maybe"}, 'TWISTED_MAIL__SMTP__STRICT_LINE_ENDS: smtp.strict_line_ends: "maybe" is neither true nor false'),
@@ -311,3 +311,26 @@ def test_every_setting_has_a_description_and_a_default_that_is_read_as_it_is_wri
                 walk(each.section, name)
 
     walk(Configuration, "")
+
+
+def test_a_relay_table_takes_mail_for_other_domains_and_none_does_not(tmp_path: Path) -> None:
+    assert not read(tmp_path, "").relay.enabled
+    assert read(tmp_path, "[relay]\n").relay.enabled
+    assert read(tmp_path, "", {"TWISTED_MAIL__RELAY__PORT": "2525"}).relay.enabled
+    assert not read(tmp_path, "[relay]\nenabled = false\n").relay.enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[dns]\nservers = ["localhost"]\n', "2: dns.servers[1]: "),
+        ('[relay.routes]\n"b.example" = "ftp://x"\n', '2: relay.routes."b.example": '),
+        ('[relay.pools.main]\naddresses = { "192.0.2.300" = "mx" }\n', "2: relay.pools.main.addresses"),
+        ('[relay.pools.main]\naddresses = { "192.0.2.1" = "mx.example" }\n[relay.streams.normal]\npools = ["other"]\n', "4: relay.streams.normal.pools: "),
+        ("[relay.timeouts]\nconnect = 0\n", "2: relay.timeouts.connect: "),
+        ('[relay]\nretry = []\n', "2: relay.retry: "),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_the_relays_tables_is_named_with_its_line(tmp_path: Path, text: str, expected: str) -> None:
+    found = problems(tmp_path, text)
+    assert found and found[0].startswith(expected), found
