@@ -142,7 +142,7 @@ class S3Objects:
                 if header is None:
                     continue
                 await self._replace(name, header + raw.data[HEADER:], raw.version)
-            except (NotFound, PreconditionFailed, Corrupt):
+            except (NotFound, PreconditionFailed, Corrupt, KeyUnknown):
                 continue  # deleted or written anew meanwhile, or not ours
             changed += 1
         return changed

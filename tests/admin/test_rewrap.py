@@ -9,6 +9,7 @@ from tests.admin.calling import Mailctl
 from tests.admin.objects import on_objects
 from tests.storage.s3.support import KEYS
 from twisted_mail.admin.opening import Store
+from twisted_mail.storage.objects import KeepsObjects
 from twisted_mail.storage.s3.sealing import Keyring
 
 OLD, NEW = KEYS
@@ -31,15 +32,27 @@ def test_an_old_key_is_retired(tmp_path: Path) -> None:
             found.append(b"".join([chunk async for chunk in store.backend.blobs.open(ref)]))
         return sorted(found, key=len)
 
-    on_objects(tmp_path, prefix, encryption=f"keys:{OLD}").inside(fill)
+    async def fill_shard(store: Store) -> None:
+        await fill(store)
+        (objects,) = (engine.objects for engine in store.backend.engines if isinstance(engine, KeepsObjects))
+        await objects.put("search/part", b"words")
+
+    async def read_shard(store: Store) -> bytes:
+        (objects,) = (engine.objects for engine in store.backend.engines if isinstance(engine, KeepsObjects))
+        stored = await objects.get("search/part")
+        assert stored is not None
+        return stored.data
+
+    on_objects(tmp_path, prefix, encryption=f"keys:{OLD}").inside(fill_shard)
     ctl = on_objects(tmp_path, prefix, encryption=f"keys:{NEW},{OLD}")
     counted = ctl.json("storage", "rewrap", "--count")
     assert (counted["left"], counted["under"], counted["first"]) == (3, {IDS[1]: 0, IDS[0]: 3}, IDS[1])
     changed = ctl.json("storage", "rewrap")
-    assert (changed["changed"], changed["left"], changed["whole"]) == (3, 0, True)
+    assert (changed["changed"], changed["left"], changed["whole"], changed["shards"]) == (3, 0, True, 1)
     line = ctl.good("storage", "rewrap").out
     assert "0 changed" in line and f"under the key {IDS[0]} (an old one): 0" in line
     assert on_objects(tmp_path, prefix, encryption=f"keys:{NEW}").inside(read) == contents
+    assert on_objects(tmp_path, prefix, encryption=f"keys:{NEW}").inside(read_shard) == b"words"
 
     ctl = on_objects(tmp_path, prefix, encryption=f"keys:{OLD}")  # the wrong one was taken away
     refused = ctl.run("storage", "rewrap", "--json")

@@ -13,6 +13,7 @@ from twisted_mail.admin.invocation import Command, on_store, the_invocation
 from twisted_mail.admin.opening import Store
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.storage.interfaces import StorageError
+from twisted_mail.storage.objects import KeepsObjects
 
 __all__ = ["rewrap"]
 
@@ -39,6 +40,25 @@ class _Rewraps(Protocol):
     def key_ids(self) -> Sequence[str]: ...
 
     async def rewrap(self, *, change: bool, after: str, progress: Callable[[Any], None]) -> _Report: ...
+
+
+class _RewrapsObjects(Protocol):
+    """An ability of objects that are encrypted under the same keys."""
+
+    async def rewrap(self, prefix: str) -> int: ...
+
+
+SHARDS: Final = "search/"
+"""What the names of the objects begin with that search shards consist of."""
+
+
+async def _rewrap_shards(store: Store) -> int:
+    """Bring search shards under the first key; how many objects were changed. Raises: StorageError."""
+    changed = 0
+    for engine in store.backend.engines:
+        if isinstance(engine, KeepsObjects) and hasattr(engine.objects, "rewrap"):
+            changed += await cast(_RewrapsObjects, engine.objects).rewrap(SHARDS)
+    return changed
 
 
 @click.command("rewrap", cls=Command)
@@ -72,14 +92,15 @@ async def rewrap(store: Store, count: bool, after: str) -> None:
 
     try:
         report = await blobs.rewrap(change=not count, after=after, progress=progress)
+        shards = 0 if count else await _rewrap_shards(store)
     except StorageError as error:
         status = Status.TEMPORARY if error.temporary else Status.FAILED
         again = f"; go on with --after {reached}" if reached else ""
         raise Problem(status, "cut-off", f"{error}{again}", reached=reached) from error
-    _say(report, blobs.key_ids, counted=count, whole=not after)
+    _say(report, blobs.key_ids, shards, counted=count, whole=not after)
 
 
-def _say(report: _Report, ids: Sequence[str], *, counted: bool, whole: bool) -> None:
+def _say(report: _Report, ids: Sequence[str], shards: int, *, counted: bool, whole: bool) -> None:
     current = ids[0]
     under = {id: report.under.get(id, 0) for id in ids} | dict(report.under)
     left = sum(number for id, number in under.items() if id != current)
@@ -87,6 +108,8 @@ def _say(report: _Report, ids: Sequence[str], *, counted: bool, whole: bool) -> 
     for id, number in under.items():
         known = "the first" if id == current else "an old one" if id in ids else "not among the keys given"
         lines.append(f"under the key {id} ({known}): {number}")
+    if shards:
+        lines.append(f"{shards} objects of search shards changed")
     lines += report.examples
     facts: dict[str, Any] = {
         "objects": report.objects,
@@ -96,6 +119,7 @@ def _say(report: _Report, ids: Sequence[str], *, counted: bool, whole: bool) -> 
         "first": current,
         "left": left,
         "damaged": report.damaged,
+        "shards": shards,
         "whole": whole,
     }
     if report.damaged or (left and not counted):
