@@ -31,7 +31,7 @@ def _away() -> Sequence[str]:
 @pytest.mark.timeout(900)
 def test_what_clients_were_answered_holds_when_servers_die(tmp_path: Path) -> None:
     house = House(tmp_path, isolated=_away(), injected=True, sweeping=True)
-    counts = house.run(in_turn(house.victims, 1), 140, 1)
+    counts = house.run(in_turn(house.victims, 2), 140, 1)
     assert counts["arrived answered"] > 50 and counts["stored answered"] > 50 and counts["moved answered"] > 10, counts
     assert counts["shown"] > 50, counts
 
