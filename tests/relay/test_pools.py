@@ -25,10 +25,10 @@ from twisted_mail.relay.pools import (
     read_pools,
     read_providers,
 )
-from twisted_mail.relay.reputation import Signal
+from twisted_mail.relay.reputation import Counts, Signal
 from twisted_mail.relay.streams import NORMAL, MessageFacts, Stream, Streams
 from twisted_mail.relay.tables import Wrong
-from twisted_mail.relay.values import Host
+from twisted_mail.relay.values import Host, Result, Stage, Verdict
 from twisted_mail.relay.warm_up import DEFAULT_CURVE, Curve, WarmUpSettings
 
 AT = float(FIRST * DAY)
@@ -91,6 +91,25 @@ def test_what_was_not_tried_does_not_count() -> None:
     node.unused(grant, 5)
     node.unused(grant, 40)
     assert granted(node, NORMAL, AT, recipients=60).recipients == 45
+
+
+def test_what_receivers_say_is_counted_and_one_small_domain_that_blocks_us_counts_once() -> None:
+    stores = Stores()
+    node = stores.node([pool("bulk", BULK[0], warm_up=FIRST)], streams(normal=["bulk"]))
+
+    def say(destination: str, reply: str, result: Result, times: int) -> None:
+        grant = granted(node, NORMAL, AT, destination=destination)
+        for _ in range(times):
+            node.heard(grant, Verdict(result, reply, Stage.RCPT, source=BULK[0]), AT)
+
+    say("a.example", "250 2.1.5 fine", Result.DELIVERED, 20)
+    say("b.example", "550 5.7.1 blocked", Result.PERMANENT, 50)
+    say("c.example", "421 4.7.0 slower", Result.TEMPORARY, 50)
+    say("google.com", "421 4.7.0 slower", Result.TEMPORARY, 3)
+    say("google.com", "452 4.2.2 full", Result.TEMPORARY, 3)
+    assert now(node.plans.review(AT, node.warming())) == []
+    assert now(node.plans.counts(BULK[0], "others", FIRST)) == Counts(delivered=20, deferred=2)
+    assert now(node.plans.counts(BULK[0], "google", FIRST)) == Counts(deferred=3)
 
 
 def test_a_pools_own_limit_holds_over_all_providers_and_nodes() -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from hashlib import blake2b
 from types import MappingProxyType
 from typing import Final
@@ -21,10 +22,11 @@ from typing import Final
 from twisted_mail.relay.blocks import Blocks
 from twisted_mail.relay.lines import Lane, Lines
 from twisted_mail.relay.plans import Plans, Standing, allowance_name
+from twisted_mail.relay.reputation import Signal, signal_of
 from twisted_mail.relay.streams import Stream, Streams
 from twisted_mail.relay.tables import Table, Wrong
-from twisted_mail.relay.values import Host, Source
-from twisted_mail.relay.warm_up import DAY, Curve
+from twisted_mail.relay.values import Host, Source, Verdict
+from twisted_mail.relay.warm_up import DAY, Curve, day_of
 from twisted_mail.storage.interfaces import StorageError
 
 __all__ = [
@@ -58,6 +60,7 @@ _UNCOUNTED: Final = 1_000_000
 _RETRY: Final = 60.0
 """Seconds to wait when allowances cannot be counted, as the store does not answer."""
 _LONG: Final = 3600.0
+_MOST_DEFERRED: Final = 100_000
 
 
 class Providers:
@@ -90,7 +93,7 @@ class PoolAddress:
     @property
     def family(self) -> int:
         """4, 6, or 0 for whatever the system chooses."""
-        return ipaddress.ip_address(self.address).version if self.address else 0
+        return _version(self.address) if self.address else 0
 
     @property
     def name(self) -> str:
@@ -136,6 +139,7 @@ class Grant:
     day: int
     taken: tuple[str, ...] = field(default=(), repr=False)
     """The allowances that it was taken of."""
+    destination: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,13 +153,19 @@ class Wait:
     """The time is this message's own: others that wait for the same were told another. It needs no jitter."""
 
 
+@lru_cache(maxsize=10_000)
+def _version(address: str) -> int:
+    """Raises: ValueError."""
+    return ipaddress.ip_address(address).version
+
+
 def families_of(hosts: Sequence[Host]) -> frozenset[int]:
     """IP versions of the *hosts* of a route; both for what has no IP address (a UNIX socket)."""
     found = set()
     for host in hosts:
         for address in host.addresses:
             try:
-                found.add(ipaddress.ip_address(address).version)
+                found.add(_version(address))
             except ValueError:
                 found |= {4, 6}
     return frozenset(found)
@@ -178,6 +188,9 @@ class Pools:
         self.plans = plans
         self._blocks = blocks
         self._lines = Lines()
+        self._deferred: set[tuple[str, str]] = set()
+        """(Address, destination) of `OTHERS` that deferred or blocked on `_deferred_day`."""
+        self._deferred_day = 0
         self.providers = providers if providers is not None else Providers()
         problems = check(pools, streams)
         if problems:
@@ -226,7 +239,7 @@ class Pools:
         for pool, address, standing in _preferred(standings, departure):
             found = await self._grant(pool, address, standing, group, departure.recipients, now)
             if isinstance(found, Grant):
-                return found
+                return replace(found, destination=departure.destination)
             waits.append(found)
         if not waits:
             return Wait(_LONG, f"no address of the stream {stream} is of the IP version of {departure.destination}")
@@ -273,6 +286,24 @@ class Pools:
             taken.append(name)
         source = Source(address=address.address, helo=address.helo, pool=pool.name)
         return Grant(source, got, group, standing.day, tuple(taken))
+
+    def heard(self, grant: Grant, verdict: Verdict, now: float) -> None:
+        """Count what a receiver said of the address of *grant*.
+
+        Of `OTHERS` a destination that defers or blocks counts once a day: one that takes nothing from us, however often it is
+        tried, is no sign that the many others think so too.
+        """
+        signal = signal_of(verdict)
+        if signal is None:
+            return
+        address, day = grant.source.address or "any", day_of(now)
+        if signal is Signal.DEFERRED and grant.group == OTHERS:
+            if day != self._deferred_day or len(self._deferred) > _MOST_DEFERRED:
+                self._deferred_day, self._deferred = day, set()
+            if (address, grant.destination) in self._deferred:
+                return
+            self._deferred.add((address, grant.destination))
+        self.plans.heard(address, grant.group, signal, now)
 
     def unused(self, grant: Grant, recipients: int | None = None) -> None:
         """Of what *grant* allowed, so many recipients (None: all) were not even tried: no server was reached."""
