@@ -233,6 +233,16 @@ class SendingTests(SendingCase):
         self.assertEqual(replies, ["550 5.7.1 no", "554 5.6.0 spam", "250 2.0.0 ok"])
         self.assertEqual(len(self.receiver.connections), 1)
 
+    async def test_once_closed_nothing_is_kept(self) -> None:
+        route = self.route()
+        await self.one(route)
+        self.sender.close()
+        self.assertEqual(self.sender.idle_connections, 0)
+        self.assertEqual((await self.one(route)).result, Result.DELIVERED)
+        while self.receiver.open:
+            await self.breathe()
+        self.assertEqual(self.verbs().count("QUIT"), 2)
+
     async def test_lmtp_has_a_verdict_for_each_recipient(self) -> None:
         self.receiver.lmtp = True
         self.receiver.on["end"] = [OK, b"452 4.2.2 full\r\n"]

@@ -121,6 +121,12 @@ class TLSTests(SendingCase):
                 verdict = await self.one(self.route(self.host(receiver), self.host(good)), protection=VERIFIED)
                 self.assertEqual(verdict.result, Result.DELIVERED)
 
+    def test_authorities_must_be_some(self) -> None:
+        empty = Path(self.mktemp())
+        empty.write_text("nothing")
+        for path in (empty, empty.with_name("missing")):
+            self.assertRaises(ValueError, ClientTLS, path)
+
     async def test_a_policy_that_is_tested_is_reported_and_does_no_harm(self) -> None:
         testing = Protection(TLSMode.OPPORTUNISTIC, "", ("mx.there.example",), testing=True)
         verdict = await self.one(self.route(self.host(self.secured(expired=True))), protection=testing)

@@ -212,11 +212,11 @@ class Sender:
         parcel = job.parcel
         everyone = parcel.addressees
         name = where(host, client)
-        client.limit(self._settings.transaction_seconds)
         first = True
         while job.waiting and talk.ended is None and (first or not self._full(client)):
             count = portion([everyone[at] for at in job.waiting], talk.offers) if len(job.waiting) > 1 else 1
             now = job.waiting[:count]
+            client.limit(self._settings.transaction_seconds)
             outcomes = await self._transaction(job, client, [everyone[at] for at in now])
             if kept and first and not talk.answered and talk.ended is not None:
                 return _After.DEAD

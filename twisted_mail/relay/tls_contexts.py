@@ -68,33 +68,33 @@ class _Creator:
 
 
 class ClientTLS:
-    """*authorities*: a PEM file of those that are trusted; None: the system's own."""
+    """*authorities*: a PEM file of those that are trusted; None: the system's own. Raises: ValueError."""
 
     def __init__(self, authorities: Path | None = None, *, match: DANEMatch = dane.matches) -> None:
         self._match = match
         # RFC 7435: any TLS is better than none, so where nothing is asked of it, old versions and ciphers are taken
-        self._any = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._any.set_min_proto_version(SSL.TLS1_VERSION)
-        self._any.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
-        self._strict = SSL.Context(SSL.TLS_CLIENT_METHOD)
-        self._strict.set_min_proto_version(SSL.TLS1_2_VERSION)
-        for context in (self._any, self._strict):
-            context.set_options(SSL.OP_NO_COMPRESSION)
-            context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-            context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-        if authorities is None:
-            self._strict.set_default_verify_paths()
-        else:
-            self._strict.load_verify_locations(str(authorities))
-        self._strict.set_verify(SSL.VERIFY_PEER, _note)
+        self._any, self._looking = _context(strict=False), _context(strict=False)
+        self._strict = _context(strict=True)
+        for context in (self._looking, self._strict):
+            if authorities is None:
+                context.set_default_verify_paths()
+            else:
+                try:
+                    context.load_verify_locations(str(authorities))
+                except SSL.Error:
+                    raise ValueError(f"{authorities} holds no certificates in PEM form") from None
+            context.set_verify(SSL.VERIFY_PEER, _note)
 
     def creator(self, protection: Protection, host_name: str) -> Any:
         """What `transport.startTLS` takes; Any, since Twisted has no common type for what it takes."""
-        strict = protection.mode in (TLSMode.VERIFIED, TLSMode.DANE) or protection.testing
         name = host_name
         if protection.mode is TLSMode.DANE and protection.names:
             name = protection.names[0]  # RFC 7672 section 8.1: the TLSA base domain
-        return _Creator(self._strict if strict else self._any, name if _is_name(name) else "")
+        if protection.mode in (TLSMode.VERIFIED, TLSMode.DANE):
+            context = self._strict
+        else:
+            context = self._looking if protection.testing else self._any
+        return _Creator(context, name if _is_name(name) else "")
 
     def fault(self, connection: SSL.Connection, protection: Protection) -> tuple[TLSFailure, str] | None:
         """What is wrong with the certificate shown on *connection*, if *protection* looks at it."""
@@ -118,6 +118,19 @@ class ClientTLS:
             wanted = " or ".join(protection.names)
             return TLSFailure.CERTIFICATE_HOST_MISMATCH, f"The server's certificate is not for {wanted}"
         return None
+
+
+def _context(*, strict: bool) -> SSL.Context:
+    context = SSL.Context(SSL.TLS_CLIENT_METHOD)
+    context.set_options(SSL.OP_NO_COMPRESSION)
+    context.set_mode(SSL.MODE_RELEASE_BUFFERS)
+    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+    if strict:
+        context.set_min_proto_version(SSL.TLS1_2_VERSION)  # RFC 8996
+    else:
+        context.set_min_proto_version(SSL.TLS1_VERSION)
+        context.set_cipher_list(b"DEFAULT:@SECLEVEL=0")
+    return context
 
 
 def _note(connection: SSL.Connection, certificate: Any, error: int, depth: int, well: int) -> bool:

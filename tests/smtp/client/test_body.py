@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from twisted_mail.smtp.client.body import DotStuffing
@@ -20,6 +20,7 @@ words = st.sampled_from([b".", b"..", b"\r\n", b"\r\n.", b"a", b"", b".\r\n", b"
 
 
 @given(st.lists(words, max_size=20), st.integers(1, 5))
+@settings(max_examples=60)
 def test_what_is_read_is_what_was_given(parts: list[bytes], size: int) -> None:
     message = b"".join(parts)
     wire, unsafe = stuffed([message[at : at + size] for at in range(0, len(message), size)])

@@ -52,7 +52,7 @@ bodies = st.lists(st.sampled_from([b"text", b".", b"\r\n", b"..", b"\xc3\xa9"]),
     pipelining=st.booleans(),
     block=st.integers(1, 30),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_both_engines_agree_about_what_was_taken(
     profile: str,
     messages: list[tuple[list[str], bytes]],
@@ -63,11 +63,11 @@ def test_both_engines_agree_about_what_was_taken(
 ) -> None:
     receiver = Receiver(PROFILES[profile], tls=True, limits=Limits(message_bytes=100))
     client = Conversation("here.example", lmtp=profile == "lmtp", chunking=chunking, pipelining=pipelining)
-    todo = [
+    errands = [
         (Message(size=len(body), eight_bit=not body.isascii(), smtputf8=any(not a.isascii() for a in to)), list(map(To, to)), body)
         for to, body in messages
     ]
-    talk = Talk(client, todo, tls=tls, block=block)
+    talk = Talk(client, errands, tls=tls, block=block)
     meet(talk, receiver)
     assert receiver.session.closing and client.ended is not None and client.ended.reply.code == 221
     assert not receiver.failures
@@ -95,7 +95,7 @@ def test_both_engines_agree_about_what_was_taken(
 @given(st.lists(st.one_of(st.binary(max_size=40), st.sampled_from([
     b"220 x\r\n", b"250 ok\r\n", b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n", b"354 go\r\n", b"421 no\r\n", b"550 no\r\n", b"450 no\r\n",
     b"334 \r\n", b"235 ok\r\n", b"250-x\r\n250-STARTTLS\r\n250 AUTH PLAIN SCRAM-SHA-256\r\n"])), max_size=25))  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_whatever_a_server_says_every_recipient_has_a_verdict_in_the_end(said: list[bytes]) -> None:
     messages = [(Message(), [To("a@x"), To("b@x")], b"text\r\n") for _ in range(3)]
     talk = Talk(Conversation("here.example"), messages, tls=True, login=("u", "p"), private=True)

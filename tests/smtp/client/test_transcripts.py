@@ -26,7 +26,7 @@ def test_a_transcript_an_octet_at_a_time(path: Path) -> None:
 
 
 @given(path=st.sampled_from([path for path in FILES if path.stem != "rfc3207-injection"]), cuts=st.data())
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_chunking_changes_nothing(path: Path, cuts: st.DataObject) -> None:
     def cut(data: bytes) -> list[bytes]:
         places = sorted({0, len(data), *cuts.draw(st.lists(st.integers(0, len(data)), max_size=6))})
