@@ -112,6 +112,15 @@ def test_what_receivers_say_is_counted_and_one_small_domain_that_blocks_us_count
     assert now(node.plans.counts(BULK[0], "google", FIRST)) == Counts(deferred=3)
 
 
+def test_complaints_are_counted_for_the_address_that_the_report_names() -> None:
+    node = Stores().node([pool("bulk", BULK[0], "2001:db8::20", warm_up=FIRST)], streams(normal=["bulk"]))
+    assert node.complained(BULK[0], "hotmail.com", AT) and node.complained("2001:0DB8:0::20", "x.example", AT)
+    assert not node.complained("192.0.2.99", "hotmail.com", AT) and not node.complained("nonsense", "hotmail.com", AT)
+    now(node.plans.review(AT, node.warming()))
+    assert now(node.plans.counts(BULK[0], "microsoft", FIRST)).complained == 1
+    assert now(node.plans.counts("2001:db8::20", "others", FIRST)).complained == 1
+
+
 def test_a_pools_own_limit_holds_over_all_providers_and_nodes() -> None:
     stores = Stores()
     nodes = [stores.node([pool("main", *MAIN, daily=30)], streams()) for _ in range(2)]

@@ -305,6 +305,20 @@ class Pools:
             self._deferred.add((address, grant.destination))
         self.plans.heard(address, grant.group, signal, now)
 
+    def complained(self, address: str, domain: str, now: float) -> bool:
+        """Count a complaint about mail that left by *address* (Source-IP of an ARF report, RFC 5965 section 3.2).
+
+        *domain*: of the recipient or of who reports. False: the address is none of ours, and nothing is counted.
+        """
+        try:
+            ours = _shortest(address)
+        except ValueError:
+            return False
+        if self.pool_of(ours) is None:
+            return False
+        self.plans.heard(ours, self.providers.of(domain), Signal.COMPLAINED, now)
+        return True
+
     def unused(self, grant: Grant, recipients: int | None = None) -> None:
         """Of what *grant* allowed, so many recipients (None: all) were not even tried: no server was reached."""
         for name in grant.taken:
