@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -49,7 +50,7 @@ def ctl(tmp_path: Path) -> Mailctl:
 
 @pytest.fixture(autouse=True)
 def noon() -> Iterator[None]:
-    with patch("twisted_mail.admin.pools.time.time", lambda: NOON):
+    with patch("twisted_mail.admin.pools.time", SimpleNamespace(time=lambda: NOON)):
         yield
 
 
