@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from tests.signatures.support import DOMAIN, ED25519, KEYS, NOW, RSA, messages, published, sign, verify
 from twisted_mail.signatures import Result
-from twisted_mail.signatures.fields import split_header
 
 R1, E1 = KEYS
 RECORDS = {f"{key.selector}._domainkey.{DOMAIN}.".encode(): key.key.record().encode() for key in KEYS}
@@ -28,8 +27,13 @@ _BARE_LF = re.compile(rb"(?<!\r)\n")
 proper = messages.map(by_smtp)
 
 
-def names_in(message: bytes) -> list[str]:
-    return [field.name for field in split_header(message[: message.index(b"\r\n\r\n") + 2])]
+def shape(message: bytes) -> list[bytes]:
+    """The names of the header's lines; a line that is folded has none, and one that is no field its whole text."""
+    header = message[: message.index(b"\r\n\r\n")]
+    return [b"" if line[:1] in (b" ", b"\t") else _NAME.sub(rb"\1:", line) for line in header.split(b"\r\n")]
+
+
+_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:.*", re.DOTALL)
 
 
 def dns(name: bytes | str, timeout: float = 5) -> bytes | None:
@@ -78,7 +82,7 @@ def test_both_judge_a_changed_message_alike(message: bytes, data: st.DataObject)
     at = data.draw(st.integers(signed.index(b"From:"), len(signed) - 1))
     octet = data.draw(st.sampled_from(b" a\tB"))
     changed = signed[:at] + bytes([octet]) + signed[at + 1 :]
-    if changed.count(b"\r\n") != signed.count(b"\r\n") or names_in(changed) != names_in(signed):
+    if changed.count(b"\r\n") != signed.count(b"\r\n") or shape(changed) != shape(signed):
         return  # a bare LF, see `by_smtp`; what is no field any more, which dkimpy refuses to read
     (found,) = verify(changed, published(*KEYS))
     assert (found.result is Result.PASS) == agrees(changed)

@@ -29,8 +29,11 @@ class Canon(enum.Enum):
 def relax_field(raw: bytes) -> bytes:
     """A whole field, its last line end included or not, in the "relaxed" form (section 3.4.2), without a line end."""
     name, _, value = raw.partition(b":")
-    value = value.replace(b"\r\n", b"").replace(b"\n", b"")
-    return name.rstrip(b" \t").lower() + b":" + _WHITE.sub(b" ", value).strip(b" ")
+    if b"\n" in value:
+        value = value.replace(b"\r\n", b"").replace(b"\n", b"")
+    if b"\t" in value or b"  " in value:
+        value = _WHITE.sub(b" ", value)
+    return name.rstrip(b" \t").lower() + b":" + value.strip(b" ")
 
 
 class BodyHash:

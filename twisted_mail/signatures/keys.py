@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -75,8 +76,9 @@ class PublicKey:
         return True
 
 
+@lru_cache(maxsize=1024)
 def parse_key_record(record: bytes) -> PublicKey:
-    """Read one TXT record. Raises: BadKey, NoKey."""
+    """Read one TXT record. Raises: BadKey, NoKey. What was read is remembered: to load a key takes as long as to verify."""
     if len(record) > MAX_RECORD:
         raise BadKey("key record too long")
     try:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from twisted_mail.signatures.canonical import BodyHash, Canon, relax_field
@@ -120,14 +121,21 @@ def fold_tags(name: str, tags: Sequence[tuple[str, str]]) -> bytes:
         elif len(value) < _WIDTH - 8:
             lines.append(f"\t{tag}={value};")
         else:
-            lines.append(f"\t{tag}=")
-            for part in value.replace(":", ":\0").split("\0"):
-                if len(lines[-1]) + len(part) > _WIDTH:
-                    lines.append("\t ")
-                lines[-1] += part
-            lines[-1] += ";"
+            lines += _folded(tag, value)
     lines.append("\tb=")
     return "\r\n".join(lines).encode()
+
+
+@lru_cache(maxsize=256)
+def _folded(tag: str, value: str) -> tuple[str, ...]:
+    """A value that is longer than a line, cut behind colons. Messages mostly have the same fields."""
+    lines = [f"\t{tag}="]
+    for part in value.replace(":", ":\0").split("\0"):
+        if len(lines[-1]) + len(part) > _WIDTH:
+            lines.append("\t ")
+        lines[-1] += part
+    lines[-1] += ";"
+    return tuple(lines)
 
 
 def fold_base64(signature: bytes) -> bytes:

@@ -24,7 +24,7 @@ def parse_tags(text: str) -> dict[str, str]:
 
     Raises: BadTags (no ``=``, a bad name, a name that comes twice, more than 100 tags).
     """
-    parts = _FOLDED.sub("", text).split(";")
+    parts = (_FOLDED.sub("", text) if "\n" in text else text).split(";")
     if not parts[-1].strip(" \t\r\n"):
         parts.pop()
     if len(parts) > _MOST_TAGS:
@@ -43,7 +43,7 @@ def parse_tags(text: str) -> dict[str, str]:
 
 def list_of(value: str) -> list[str]:
     """The members of a colon-separated list, without white space; empty ones are left out."""
-    return [member for part in value.split(":") if (member := _SPACE.sub("", part))]
+    return [member for member in _SPACE.sub("", value).split(":") if member]
 
 
 def number_of(value: str, name: str, digits: int = 12) -> int:
