@@ -106,6 +106,19 @@ class RelaySettings:
         "",
         "From whom reports about TLS are sent to other domains, daily (RFC 8460). Empty: none are sent.",
     )
+    complaints: tuple[str, ...] = setting(
+        Many(Text("an address", r"[^\s@]+@[^\s@]+", empty=False)),
+        [],
+        "Addresses of yours that other servers send complaints to (feedback loops, ARF, RFC 5965): they are read, and who "
+        "complains gets nothing more of that stream.",
+    )
+    unsubscribe: str = setting(
+        Text("a URL beginning with https:// (or http://), or empty", r"(https?://[^\s<>\"]+)?"),
+        "",
+        "Where the page for one-click unsubscribe (RFC 8058) is reached from outside, e.g. https://mail.example.org/unsubscribe: "
+        "`listen.http` answers there, behind what ends TLS. Mail of streams with `one_click` (by default `marketing`) gets links "
+        "to it. Empty: it is not added.",
+    )
     timeouts: TimeoutSettings = section(TimeoutSettings, "Time limits towards other servers.")
     routes: Mapping[str, str] = setting(
         Pairs(

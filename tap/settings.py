@@ -99,6 +99,11 @@ class ListenSettings:
     pop3s: tuple[str, ...] = setting(
         Many(Endpoint()), ["tcp:8995"], "POP3, encrypted from the start. The usual port is 995."
     )
+    http: tuple[str, ...] = setting(
+        Many(Endpoint()),
+        [],
+        "The page that links for unsubscribing lead to (`relay.unsubscribe`), behind what ends TLS. The web client comes later.",
+    )
     metrics: tuple[str, ...] = setting(
         Many(Endpoint()),
         [],
@@ -107,8 +112,8 @@ class ListenSettings:
     )
 
 
-LISTENERS: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
-"""Where mail is spoken; `metrics` is beside them."""
+LISTENERS: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "http")
+"""Where people and servers are served; `metrics` is beside them."""
 ROLES: Final = ("smtp", "submission", "lmtp", "imap", "pop3", "managesieve", "http", "delivery", "relay")
 
 
@@ -426,7 +431,7 @@ class Configuration:
         "What this node does. `smtp`, `submission`, `lmtp`, `imap`, `pop3`: it opens these listeners, as far as `[listen]` "
         "names them (`submissions`, `imaps` and `pop3s` go along). `delivery`: mail that it accepts goes straight into "
         "the store, and it takes what waits in the queue; without it, everything it accepts is queued for others. "
-        "`relay`: it sends what waits for other domains. `managesieve` and `http` are taken and start nothing yet.",
+        "`relay`: it sends what waits for other domains. `http`: the page for unsubscribing. `managesieve` is taken and starts nothing yet.",
         "all of them",
     )
     node: str = setting(
@@ -459,7 +464,6 @@ LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
         ("sieve",): "there are no scripts",
         ("smtp", "trusted"): "the PROXY protocol and XCLIENT are not spoken",
         ("listen", "managesieve"): "there are no scripts",
-        ("listen", "http"): "there is no HTTP server",
         ("listen", "https"): "there is no HTTP server",
     }
 )

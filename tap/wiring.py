@@ -168,9 +168,11 @@ class _Suite:
         await self._stores.start()
         self._started = True
         authentication = self._authentication()
-        intake = self._intake()
+        intake = await self._intake()
         for name in listeners_of(configuration):
-            if name != "metrics":
+            if name == "http":
+                self._factories[name] = self._site()
+            elif name != "metrics":
                 self._factories[name] = self._factory(name, authentication, intake)
         try:
             await self._stores.backend.members.join(
@@ -189,7 +191,7 @@ class _Suite:
         self._sweeping.start()
         return self._factories
 
-    def _intake(self) -> MailIntake:
+    async def _intake(self) -> MailIntake:
         """Where mail goes in, with its two ways; the worker at the end of the second, if that is this node's."""
         configuration, backend, accounts = self._configuration, self._stores.backend, self._stores.accounts
         works = "delivery" in configuration.roles
@@ -232,6 +234,10 @@ class _Suite:
                 in_thread=self._threads.defer,
                 trouble=lambda: self._trouble("queue"),
             )
+            try:
+                await self._relaying.prepare()
+            except StorageError as error:
+                raise StartError(f"storage: {masked_in(str(error), self._stores.urls)}") from None
         outbound = self._relaying.outgoing if self._relaying is not None else None
         intake = MailIntake(
             backend.directory,
@@ -250,6 +256,7 @@ class _Suite:
                 remember_seconds=1.0,
             ),
             outbound=outbound,
+            returns=self._relaying.returning if self._relaying is not None else None,
         )
         self._internal = InternalMail(intake, queue, outbound)
         return intake
@@ -320,6 +327,13 @@ class _Suite:
             implicit_tls=from_the_start,
         )
 
+    def _site(self) -> Factory:
+        """What HTTP answers: the page for unsubscribing. Raises: StartError."""
+        site = self._relaying.site() if self._relaying is not None else None
+        if site is None:
+            raise StartError("listen.http: there is nothing to serve without relay.unsubscribe")
+        return site  # type: ignore[return-value]  # a factory of Twisted's own protocol
+
     def reload(self) -> None:
         """Read the certificates again."""
         if self._tls is not None:
@@ -345,7 +359,7 @@ class _Suite:
         if self._relaying is not None:
             self._relay_ends = Deferred.fromCoroutine(self._relaying.stop(self._configuration.process.drain))
             self._relay_ends.addErrback(lambda failure: self._log.failure("ending the relay", failure))
-        for factory in self._factories.values():
+        for factory in [factory for name, factory in self._factories.items() if name != "http"]:
             factory.drain()  # type: ignore[attr-defined]  # each of our servers has it
 
     async def stop(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown, OverQuota
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, zone_at
-from twisted_mail.delivery.outbound import OutboundMessage
+from twisted_mail.delivery.outbound import OutboundMessage, Returns
 from twisted_mail.delivery.placing import place
 from twisted_mail.delivery.queueing import InboundQueue, Waiting
 from twisted_mail.delivery.trace import HopCount, separator
@@ -28,6 +28,9 @@ __all__ = ["IncomingMail", "Target", "Ways"]
 T = TypeVar("T")
 
 _log = Logger()
+
+READ_BYTES: Final = 1 << 20
+"""Of a message that the server reads itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +62,8 @@ class Target(Recipient):
     """Of each of its accounts, octets."""
     remote: tuple[str, ...] = ()
     """Addresses of other domains that it stands for; queued."""
+    program: bool = False
+    """The server reads it itself (`Returns.take`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +99,18 @@ class IncomingMail:
         outbound: OutboundMessage | None,
         wall: Callable[[], float],
         hold_until: float | None = None,
+        returns: Returns | None = None,
     ) -> None:
         """*hold_until*: seconds since 1970 before which it must not be delivered (RFC 4865)."""
         if hold_until is not None and ways.queue is not None:
             ways = replace(ways, straight=False)
         self._ways = ways
         self._hold_until = hold_until
+        self._returns = returns
+        self._read: bytearray | None = (
+            bytearray() if any(isinstance(each, Target) and each.program for each in recipients) else None
+        )
+        """What the server reads itself: the first megabyte."""
         self._recipients = recipients
         self._sender = sender
         self._front: bytes = return_path + received
@@ -139,6 +150,8 @@ class IncomingMail:
         await self._pass_on(start)
 
     async def _pass_on(self, chunk: bytes) -> None:
+        if self._read is not None and len(self._read) < READ_BYTES:
+            self._read += chunk
         if self._local:
             front, self._front = self._front, b""
             await self._keep(front + chunk if front else chunk)
@@ -203,6 +216,7 @@ class IncomingMail:
             failures = await self._deliver_all(tuple(copies.values()))
             self._ways.counts.refused += len(failures)
         queue_failure = await self._queue_remote(ids)
+        unread = await self._take() if self._read is not None else {}
         outcomes = []
         for recipient, own in zip(self._recipients, ids, strict=True):
             delivery, refused = own, None
@@ -211,10 +225,23 @@ class IncomingMail:
                 refused = refused or failures.get(delivery)
             if queue_failure is not None and isinstance(recipient, Target) and recipient.remote:
                 refused = refused or queue_failure
+            refused = refused or unread.get(recipient.address)
             outcomes.append(
                 Outcome(recipient, refused=refused) if refused is not None else Outcome(recipient, delivery)
             )
         return outcomes
+
+    async def _take(self) -> dict[str, MailRefused]:
+        """Have the server read what is for itself; what failed, by address."""
+        failures: dict[str, MailRefused] = {}
+        for recipient in self._recipients:
+            if isinstance(recipient, Target) and recipient.program and self._returns is not None:
+                try:
+                    await self._returns.take(recipient.address, self._sender, bytes(self._read or b"")[:READ_BYTES])
+                except (StorageError, AccountError) as error:
+                    _log.warn("mail to {address} cannot be read now: {why}", address=recipient.address, why=error)
+                    failures[recipient.address] = MailRefused(Refusal.UNAVAILABLE)
+        return failures
 
     # --- into accounts
 

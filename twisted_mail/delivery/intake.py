@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
 from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
-from twisted_mail.delivery.outbound import OutboundQueue
+from twisted_mail.delivery.outbound import OutboundQueue, Returns
 from twisted_mail.delivery.resolution import Resolution, Resolver
 from twisted_mail.delivery.trace import received_field, return_path_field
 from twisted_mail.queueing.limits import TooSlow
@@ -60,11 +60,13 @@ class MailIntake:
         settings: DeliverySettings,
         *,
         outbound: OutboundQueue | None = None,
+        returns: Returns | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._ways = ways
         self._settings = settings
         self._outbound = outbound
+        self._returns = returns
         self._wall = wall
         self._recent: OrderedDict[str, tuple[float, Resolution]] = OrderedDict()
         self._resolver = Resolver(
@@ -92,6 +94,7 @@ class MailIntake:
             notify=notify,
             quotas=tuple(record.quota_bytes for record in resolution.accounts),
             remote=resolution.remote,
+            program=resolution.program,
         )
 
     async def resolve(self, address: str) -> Resolution:
@@ -100,6 +103,12 @@ class MailIntake:
         It is remembered for a moment: a server in front sends many messages to one user, and each would ask the directory two
         or three times.
         """
+        if self._returns is not None and self._returns.ours(address):
+            target = await self._returns.leads_to(address)
+            if target is None:
+                return Resolution(program=True)
+            found = await self._resolver.resolve(target)
+            return replace(found, aliased=True)
         recent = self._recent.get(address)
         began = self._wall()
         if recent is not None and recent[0] <= began < recent[0] + self._settings.remember_seconds:
@@ -168,4 +177,5 @@ class MailIntake:
             outbound=self._outbound.begin(envelope) if self._outbound is not None and remote else None,
             wall=self._wall,
             hold_until=envelope.hold_until,
+            returns=self._returns,
         )

@@ -8,7 +8,7 @@ from typing import Protocol
 from twisted_mail.services import Envelope, Recipient
 from twisted_mail.values import DeliveryId
 
-__all__ = ["OutboundMessage", "OutboundQueue"]
+__all__ = ["OutboundMessage", "OutboundQueue", "Returns"]
 
 
 class OutboundMessage(Protocol):
@@ -31,3 +31,16 @@ class OutboundQueue(Protocol):
     """Takes mail for other domains."""
 
     def begin(self, envelope: Envelope) -> OutboundMessage: ...
+
+
+class Returns(Protocol):
+    """Addresses that nobody has a mailbox for: what was made of senders of mail that left, and where reports come to."""
+
+    def ours(self, address: str) -> bool:
+        """Asked of every recipient before the directory is."""
+
+    async def leads_to(self, address: str) -> str | None:
+        """Whom *address*, one of `ours`, stands for; None: `take` reads what comes. Raises: MailRefused, StorageError."""
+
+    async def take(self, address: str, sender: str, octets: bytes) -> None:
+        """Read a message: its first megabyte. Raises: StorageError."""

@@ -35,6 +35,8 @@ class Resolution:
     """It is an address of ours that stands for others."""
     detail: str = ""
     """The sub-address (RFC 5233), in the case in which it was written."""
+    program: bool = False
+    """The server reads what comes."""
 
 
 @dataclass(slots=True)

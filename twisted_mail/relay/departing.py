@@ -59,11 +59,11 @@ class Departing:
             return front
         if outbound.cause == "forward":
             domain = await self._seal_domain(outbound) if self._seal_domain is not None else ""
-            return await self._signing.seal(
-                header, outbound.body_hash, self._results(outbound), at=now, domain=domain
-            )
-        signed = await self._signing.fields(front + header, outbound.body_hash, sender=outbound.sender, at=now)
-        return signed + front
+            return await self._signing.seal(header, outbound.body_hash, self._results(outbound), at=now, domain=domain)
+        if not outbound.login and not outbound.cause:
+            return front  # a stranger's From is not ours to vouch for
+        sender = outbound.author or outbound.sender
+        return await self._signing.fields(front + header, outbound.body_hash, sender=sender, at=now) + front
 
     def reverse_path(self, outbound: Outbound) -> str:
         return outbound.sender
@@ -72,11 +72,11 @@ class Departing:
         stream = self._pools.streams.named(outbound.stream)
         return stream is not None and stream.one_click
 
-    async def heard(self, grant: Grant, outbound: Outbound, verdict: Verdict, now: float) -> None:
+    async def heard(self, grant: Grant | None, outbound: Outbound, verdict: Verdict, now: float) -> None:
         signal = signal_of(verdict)
-        if signal is not None:
+        if signal is not None and grant is not None:
             self._pools.plans.heard(grant.source.address or "any", grant.group, signal, now)
-        if verdict.result is Result.PERMANENT and verdict.remote and outbound.sender_domain:
+        if verdict.result is Result.PERMANENT and outbound.sender_domain:
             try:
                 await self._suppressions.bounced(outbound.sender_domain, outbound.address, verdict)
             except Exception as error:

@@ -91,10 +91,11 @@ class Outgoing:
         *,
         wall: Callable[[], float] = time.time,
         woken: Callable[[], None] = lambda: None,
-        rewrite: Callable[[str], Awaitable[str]] | None = None,
+        rewrite: Callable[[str, str, str], Awaitable[str]] | None = None,
         trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """*clock* provides IReactorTime. *woken* is called after each item. *rewrite*: the reverse-path of a forward (SRS).
+        """*clock* provides IReactorTime. *woken* is called after each item. *rewrite*: the reverse-path that a message leaves with,
+        for (its sender, its recipient, its stream; the stream is empty for a forward): SRS, VERP.
         *trouble* says, without waiting, what is the matter with the queue."""
         self.queue = queue
         self.bodies = bodies
@@ -302,9 +303,6 @@ class OutgoingMail:
         if envelope is not None and envelope.hold_until is not None:
             due = envelope.hold_until
         forwarded = envelope is not None and envelope.identity is None and not self._cause
-        sender = self._sender
-        if forwarded and sender and outgoing.rewrite is not None:
-            sender = await outgoing.rewrite(sender)
         message_id = _message_id.search(header)
         facts = MessageFacts(
             listener=envelope.peer.service if envelope is not None else "internal",
@@ -318,6 +316,9 @@ class OutgoingMail:
             stream = outgoing.streams.of(facts).name
         except KeyError:
             stream = self._stream  # it waits until there is such a stream again
+        sender = self._sender
+        if sender and outgoing.rewrite is not None:
+            sender = await outgoing.rewrite(sender, address, "" if forwarded else stream)
         return Outbound(
             address=address,
             sender=sender,

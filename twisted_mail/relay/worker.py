@@ -40,7 +40,7 @@ from twisted_mail.relay.values import (
 from twisted_mail.storage.interfaces import Corrupt, NotFound, Queue, QueueItem, StorageError
 from twisted_mail.values import BlobRef
 
-__all__ = ["Departures", "RelayWorker", "Reports", "Routing", "WorkerSettings", "WrittenBody"]
+__all__ = ["Departures", "RelayWorker", "Reports", "Routing", "WorkerSettings", "WrittenBody", "body_of"]
 
 SMALL: Final = 128 * 1024
 """Octets of a message up to which it is read once and kept while it is sent."""
@@ -60,7 +60,7 @@ class Routing(Protocol):
 
 class Policies(Protocol):
     async def protections(
-        self, route: Route, *, requiretls: bool = False
+        self, route: Route, *, requiretls: bool = False, relaxed: bool = False
     ) -> Callable[[Host], Protection | RouteFailure]: ...
 
 
@@ -79,18 +79,18 @@ class Departures(Protocol):
     def apart(self, outbound: Outbound) -> bool:
         """It is not to share a transaction: what it leaves with is for its recipient alone."""
 
-    async def heard(self, grant: Grant, outbound: Outbound, verdict: Verdict, now: float) -> None:
-        """Note what was heard of an address of ours."""
+    async def heard(self, grant: Grant | None, outbound: Outbound, verdict: Verdict, now: float) -> None:
+        """Note what was heard, by an address of ours that it was sent from (None: no server was reached)."""
 
 
 class Reports(Protocol):
-    """Tells senders. Each raises StorageError or MailRefused if the report cannot be queued now."""
+    """Tells senders, or knows why not. Each raises StorageError or MailRefused if the report cannot be queued now."""
 
-    async def failed(self, item: QueueItem, outbound: Outbound, verdict: Verdict) -> None: ...
+    async def failed(self, item: QueueItem, outbound: Outbound, verdict: Verdict) -> object: ...
 
-    async def delayed(self, item: QueueItem, outbound: Outbound, verdict: Verdict, until: float) -> None: ...
+    async def delayed(self, item: QueueItem, outbound: Outbound, verdict: Verdict, until: float) -> object: ...
 
-    async def delivered(self, item: QueueItem, outbound: Outbound, verdict: Verdict) -> None: ...
+    async def delivered(self, item: QueueItem, outbound: Outbound, verdict: Verdict) -> object: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,9 +184,7 @@ class RelayWorker:
             return
         try:
             outbound = outbound_of(item)
-            if item.body is None:
-                raise Corrupt("the item has no body")
-            body = WrittenBody(outbound.place, item.body)
+            body = body_of(item, outbound)
         except NewerVersion as error:
             await work.retry(BROKEN_DELAY, f"451 4.3.0 {error}", attempted=False)
             return
@@ -207,10 +205,6 @@ class RelayWorker:
             self._log.failure("item {id} could not be sent", id=item.id)
             await self._broken(work, outbound, f"451 4.3.0 {type(error).__name__}: {error}")
             return
-        if isinstance(outcome, PutOff):
-            self.counts.put_off += 1
-            await work.retry(max(outcome.seconds, 1.0) * (0.95 + self._random() / 10), outcome.why, attempted=False)
-            return
         await self._settle(work, outbound, body, outcome)
 
     async def _try(self, work: Work, outbound: Outbound, body: Body) -> Verdict | PutOff:
@@ -225,7 +219,9 @@ class RelayWorker:
         try:
             route = await self._routing.route(work.item.domain)
         except RouteFailure as failure:
-            return _ours(Result.PERMANENT if failure.permanent else Result.TEMPORARY, failure.reply)
+            verdict = _ours(Result.PERMANENT if failure.permanent else Result.TEMPORARY, failure.reply)
+            await self._departures.heard(None, outbound, verdict, now)
+            return verdict
         key: Any = work.item.id if self._departures.apart(outbound) else _key(outbound, body)
         job = Job(outbound, route, key, work.held, _Task(work, body))
         self.destinations.of(route.destination).enter(job)
@@ -258,7 +254,9 @@ class RelayWorker:
             jobs = jobs[: grant.recipients]
         try:
             parcel = await self._parcel(jobs, now)
-            protections = await self._policies.protections(route, requiretls=outbound.requiretls)
+            protections = await self._policies.protections(
+                route, requiretls=outbound.requiretls, relaxed=outbound.tls_optional
+            )
         except (StorageError, OSError) as error:
             self._pools.unused(grant)
             for job in jobs:
@@ -327,9 +325,11 @@ class RelayWorker:
 
     # --- what becomes of it
 
-    async def _settle(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict) -> None:
+    async def _settle(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict | PutOff) -> None:
         try:
-            if verdict.result is Result.DELIVERED:
+            if isinstance(verdict, PutOff):
+                await self._put_off(work, outbound, body, verdict)
+            elif verdict.result is Result.DELIVERED:
                 await self._delivered(work, outbound, body, verdict)
             elif verdict.result is Result.PERMANENT:
                 await self._given_up(work, outbound, body, verdict, "bounced")
@@ -361,26 +361,44 @@ class RelayWorker:
             await self._bodies.forget(body, work.item.id)
         await self._note(work, outbound, what, verdict)
 
+    async def _put_off(self, work: Work, outbound: Outbound, body: Body, put_off: PutOff) -> None:
+        """It was not tried; but its sender hears of the time that goes by as of any other."""
+        waits = _ours(Result.TEMPORARY, f"450 4.7.0 {put_off.why}")
+        later = await self._late(work, outbound, body, waits)
+        if later is None:
+            return
+        self.counts.put_off += 1
+        envelope = _fitting(later) if later is not outbound else None
+        await work.retry(put_off.seconds * (1 + self._random() / 100), "", envelope=envelope, attempted=False)
+
     async def _deferred(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict) -> None:
+        now, item, schedule = self._wall(), work.item, self.settings.schedule
+        later = await self._late(work, self._with(outbound, verdict), body, verdict)
+        if later is None:
+            return
+        left = max(outbound.due, item.created) + schedule.expire - now
+        deadlines = [outbound.deliver_by - now] if outbound.deliver_by is not None else []
+        delay = next_delay(schedule, item.attempts, verdict.reply, left, self._random, deadlines)
+        self.counts.deferred += 1
+        await work.retry(delay, verdict.reply[:REPLY], envelope=_fitting(later))
+        await self._note(work, outbound, "deferred", verdict, now + delay)
+
+    async def _late(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict) -> Outbound | None:
+        """Give it up if its time is over (None), tell its sender if it takes long; what is to be written down."""
         now, item, schedule = self._wall(), work.item, self.settings.schedule
         began = max(outbound.due, item.created)
         expires = began + schedule.expire
         if now >= expires:
             await self._given_up(work, outbound, body, verdict, "expired")
-            return
-        later = self._with(outbound, verdict)
+            return None
         late = schedule.warn and now - began >= schedule.warn
         if outbound.deliver_by is not None and outbound.deliver_by_mode.startswith("N"):
             late = late or now >= outbound.deliver_by
-        if late and not outbound.warned:
-            await self._reports.delayed(item, later, verdict, expires)
-            later = msgspec.structs.replace(later, warned=True)
-            await self._note(work, outbound, "warned", verdict)
-        deadlines = [outbound.deliver_by - now] if outbound.deliver_by is not None else []
-        delay = next_delay(schedule, item.attempts, verdict.reply, expires - now, self._random, deadlines)
-        self.counts.deferred += 1
-        await work.retry(delay, verdict.reply[:REPLY], envelope=_fitting(later))
-        await self._note(work, outbound, "deferred", verdict, now + delay)
+        if not late or outbound.warned:
+            return outbound
+        await self._reports.delayed(item, outbound, verdict, expires)
+        await self._note(work, outbound, "warned", verdict)
+        return msgspec.structs.replace(outbound, warned=True)
 
     def _with(self, outbound: Outbound, verdict: Verdict) -> Outbound:
         """*outbound* with what was heard at the end of its trail."""
@@ -418,6 +436,13 @@ class RelayWorker:
             next=next,
         )
         return self._journal.note(outbound.message_id, step)
+
+
+def body_of(item: QueueItem, outbound: Outbound) -> WrittenBody:
+    """Where the octets of *item* are. Raises: Corrupt."""
+    if item.body is None:
+        raise Corrupt("the item has no body")
+    return WrittenBody(outbound.place, item.body)
 
 
 def _key(outbound: Outbound, body: Body) -> Any:

@@ -1,0 +1,62 @@
+"""Addresses that nobody has a mailbox for: those that rewriting has made, and those where reports come to.
+
+A rewritten sender (SRS) leads back to whom it was made of; a variable return path (VERP), an address for complaints, and one
+for reports on TLS are read by the server itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from twisted.logger import Logger
+
+from twisted_mail.relay.feedback import Feedback
+from twisted_mail.relay.rewriting import SRS, BadPath
+from twisted_mail.relay.tls_received import ReceivedTLSReports
+from twisted_mail.services import MailRefused, Refusal
+
+__all__ = ["Returning"]
+
+
+class Returning:
+    """Implements `delivery.Returns`."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        *,
+        srs: SRS | None = None,
+        feedback: Feedback | None = None,
+        tls: ReceivedTLSReports | None = None,
+        tls_addresses: Collection[str] = (),
+    ) -> None:
+        self._srs = srs
+        self._feedback = feedback
+        self._tls = tls
+        self._tls_addresses = frozenset(address.lower() for address in tls_addresses)
+
+    def ours(self, address: str) -> bool:
+        """Asked of every recipient before the directory is, so it is cheap."""
+        return (
+            (self._srs is not None and self._srs.ours(address))
+            or (self._feedback is not None and self._feedback.wants(address))
+            or (bool(self._tls_addresses) and address.lower() in self._tls_addresses)
+        )
+
+    async def leads_to(self, address: str) -> str | None:
+        """Whom *address*, one of `ours`, stands for; None: it is read here. Raises: MailRefused, StorageError."""
+        if self._srs is None or not self._srs.ours(address):
+            return None
+        try:
+            return await self._srs.reverse(address)
+        except BadPath as error:
+            raise MailRefused(Refusal.NO_SUCH_RECIPIENT) from error
+
+    async def take(self, address: str, sender: str, octets: bytes) -> None:
+        """Read a message to *address*: its first megabyte. Raises: StorageError."""
+        if address.lower() in self._tls_addresses and self._tls is not None:
+            await self._tls.take(octets)
+        elif self._feedback is not None:
+            heard = await self._feedback.take(address, sender, octets)
+            self._log.info("{what} at {address}", what=heard.what.value, address=address)
