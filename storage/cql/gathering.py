@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 
 __all__ = ["Gathering"]
 
-SIDE_BY_SIDE: Final = 2
+SIDE_BY_SIDE: Final = 1
 """Writes of one partition under way at once."""
 
 

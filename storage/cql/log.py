@@ -1,4 +1,4 @@
-"""The accounts' logs: one conditional batch for each append, settled by entry ids.
+"""The accounts' logs: one conditional batch for each append, settled by entry ids. How entries lie in rows: `rows`.
 
 An append moves `head` on condition that it stands at the expected number *and* that `fence` is what it was. The fence is
 how an unknown outcome becomes certain: a request may lie for minutes in a node that hangs, and be carried out when it
@@ -15,6 +15,7 @@ from uuid import UUID, uuid4
 
 from twisted_mail.storage.cql.checkpoint import Checkpoints
 from twisted_mail.storage.cql.heads import HEAD_ROW, HeadRow, Heads, of
+from twisted_mail.storage.cql.rows import in_rows, of_row
 from twisted_mail.storage.cql.statements import Batch, Row, Session, statement
 from twisted_mail.storage.interfaces import (
     Checkpoint,
@@ -47,19 +48,27 @@ _BEGIN = statement(
     idempotent=False,
     conditional=True,
 )
-_ENTRY = statement("INSERT INTO account_log (user_id, modseq, entry_id, entry) VALUES (?, ?, ?, ?)", idempotent=True)
 _FENCE = statement(
     f"UPDATE account_log SET fence = ? WHERE user_id = ? AND modseq = {HEAD_ROW} IF head = ? AND fence = ?",
     idempotent=False,
     conditional=True,
 )
-_SLOTS = statement(
+_OURS = statement(
     """SELECT modseq, head, fence, trimmed, checkpoint, older, entry_id FROM account_log
        WHERE user_id = ? AND modseq IN ?""",
     idempotent=True,
     consistency="LOCAL_SERIAL",
 )
-_READ = statement("SELECT modseq, entry_id, entry FROM account_log WHERE user_id = ? AND modseq > ?", idempotent=True)
+_READ = statement(
+    "SELECT modseq, first, entry_id, entry FROM account_log WHERE user_id = ? AND modseq > ?", idempotent=True
+)
+_READ_SERIAL = statement(_READ.text, idempotent=True, consistency="LOCAL_SERIAL")
+_LOOK_SERIAL = statement(
+    f"""SELECT head, fence, trimmed, checkpoint, older FROM account_log
+        WHERE user_id = ? AND modseq = {HEAD_ROW}""",
+    idempotent=True,
+    consistency="LOCAL_SERIAL",
+)
 _READ_STALE = statement(_READ.text, idempotent=True, consistency="LOCAL_ONE")
 _MARK_TRIMMED = statement(
     f"UPDATE account_log SET trimmed = ? WHERE user_id = ? AND modseq = {HEAD_ROW} IF trimmed = ?",
@@ -139,12 +148,16 @@ class CQLAccountLog:
         size = PAGE if limit is None else min(PAGE, limit)
         async for rows in self._session.pages(query, (of(account), int(after)), size):
             for row in rows:
-                if row["modseq"] != after + len(entries) + 1 or row["entry_id"] is None:
+                if row["entry_id"] is None:
                     return entries
-                id = EntryId(row["entry_id"].bytes)
-                entries.append(LogEntry(ModSeq(row["modseq"]), id, row["entry"] or b""))
-                if len(entries) == limit:
-                    return entries
+                for entry in of_row(row):
+                    if entry.modseq <= after:
+                        continue  # the row has some below, too
+                    if entry.modseq != after + len(entries) + 1:
+                        return entries
+                    entries.append(entry)
+                    if len(entries) == limit:
+                        return entries
         return entries
 
     async def load_checkpoint(self, account: AccountId, chunks: Collection[str] | None) -> Checkpoint | None:
@@ -192,11 +205,9 @@ class CQLAccountLog:
                 self._heads.remember(account, replace(known, head=new_head, fence=fence))
                 return ModSeq(new_head)
             # it may be ours all the same, applied by a retry inside the cluster
-            rows = await self._session.execute(_SLOTS, (of(account), [HEAD_ROW, int(expected) + 1]))
-            slots = self._slots(account, rows)
-            known = self._heads.known(account) or HeadRow()
-            if entries and slots.get(int(expected) + 1) == entries[0].id:
+            if await self._is_ours(account, expected, entries):
                 return ModSeq(new_head)
+            known = self._heads.known(account) or HeadRow()
             if known.trimmed > expected:
                 raise Unavailable("the slots have been trimmed away meanwhile")
             if known.head != expected:
@@ -227,27 +238,27 @@ class CQLAccountLog:
             if known.fence is None
             else (_ADVANCE, (new_head, user, int(expected), known.fence))
         ]
-        parts += [
-            (_ENTRY, (user, number, UUID(bytes=entry.id.octets), entry.data))
-            for number, entry in enumerate(entries, int(expected) + 1)
-        ]
-        return Batch(parts)
+        return Batch([*parts, *in_rows(user, int(expected), entries)])
 
-    def _slots(self, account: AccountId, rows: Sequence[Row]) -> dict[int, EntryId]:
-        """Whose each slot is; remembers the head row, which is among the rows if there is one."""
-        head = next((row for row in rows if row["modseq"] == HEAD_ROW), None)
-        self._heads.take(account, head)
-        return {row["modseq"]: EntryId(row["entry_id"].bytes) for row in rows if row["entry_id"] is not None}
+    async def _is_ours(self, account: AccountId, expected: ModSeq, entries: Sequence[NewEntry]) -> bool:
+        """Whether the first row of the append stands, and so all of it; the head row is read with it and remembered."""
+        user = of(account)
+        written = in_rows(user, int(expected), entries)
+        place = written[0][1][1] if written else HEAD_ROW
+        rows = {row["modseq"]: row for row in await self._session.execute(_OURS, (user, [HEAD_ROW, place]))}
+        self._heads.take(account, rows.get(HEAD_ROW))
+        found = rows.get(place) if written else None
+        return found is not None and bool(found["entry_id"] == UUID(bytes=entries[0].id.octets))
 
     async def settle(self, account: AccountId, expected: ModSeq, ids: Sequence[EntryId]) -> bool:
-        wanted = [HEAD_ROW, *range(int(expected) + 1, int(expected) + len(ids) + 1)]
         for _ in range(ATTEMPTS):
-            rows = await self._session.execute(_SLOTS, (of(account), wanted))
-            slots = self._slots(account, rows)
-            known = self._heads.known(account) or HeadRow()
+            # The head first. Where it is above, the slots are what they will ever be; where it is not, they may be filled
+            # before they are read, and then the fence cannot be changed on condition of this head.
+            known = self._heads.take(account, _first(await self._session.execute(_LOOK_SERIAL, (of(account),))))
             if known.trimmed > expected:
                 raise Trimmed(f"entries up to {known.trimmed} are gone")
-            if [slots.get(number) for number in wanted[1:]] == list(ids):
+            slots = await self._entries(_READ_SERIAL, account, expected, len(ids))
+            if [entry.id for entry in slots] == list(ids):
                 return True
             if known.head > expected:
                 return False
@@ -312,3 +323,7 @@ class CQLAccountLog:
     async def sweep(self, account: AccountId) -> int:
         """Delete what crashes have left of checkpoints; returns how many chunks. Raises: Unavailable."""
         return await self._checkpoints.sweep(account)
+
+
+def _first(rows: Sequence[Row]) -> Row | None:
+    return rows[0] if rows else None

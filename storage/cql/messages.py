@@ -29,7 +29,7 @@ CELL_BYTES: Final = 128 * 1024
 PART_BYTES: Final = 256 * 1024
 _IN_PARTS: Final = 2
 """The first octet of a cell that is stored in parts (those of `pack` are 0 and 1); their number follows."""
-BATCH_BYTES: Final = 64 * 1024
+BATCH_BYTES: Final = 128 * 1024
 """Small rows of one bucket are written together up to this."""
 WRITES: Final = 8
 """Such groups under way at once, of one caller."""

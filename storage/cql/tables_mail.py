@@ -13,7 +13,8 @@ __all__ = ["TABLES"]
 
 TABLES: Final[Mapping[str, str]] = {
     # The truth.  Row 0 of a partition is its head row; it sorts first, is always live, and is written by lightweight
-    # transactions only.  Every other row is an entry, written in one conditional batch with the head row.
+    # transactions only.  Every other row has entries, written in one conditional batch with the head row: one, or with
+    # `first` those from that number to the row's own (`rows`); entry_id is the first one's.
     #   head      the number of the newest entry
     #   fence     changes when an append whose outcome was unknown is declared dead; each append is on condition of it
     #   trimmed   entries up to this one are gone
@@ -32,6 +33,7 @@ TABLES: Final[Mapping[str, str]] = {
             manifest blob,
             older bigint,
             older_manifest blob,
+            first bigint,
             entry_id uuid,
             entry blob,
             PRIMARY KEY ((user_id), modseq)

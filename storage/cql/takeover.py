@@ -15,17 +15,18 @@ from uuid import UUID
 
 from twisted_mail.storage.cql.checkpoint import NOTHING, Checkpoints
 from twisted_mail.storage.cql.heads import HEAD_ROW, HeadRow, Heads, of
+from twisted_mail.storage.cql.rows import of_row
 from twisted_mail.storage.cql.session import ClusterSession
 from twisted_mail.storage.cql.statements import Session, statement
 from twisted_mail.storage.interfaces import Checkpoint, Conflict, Corrupt, LogEntry, Unavailable
-from twisted_mail.values import AccountId, EntryId, MessageId, ModSeq
+from twisted_mail.values import AccountId, MessageId, ModSeq
 
 __all__ = ["Left", "LostCentre", "Remains"]
 
 PAGE: Final = 256
 
 _EVERYTHING = statement(
-    "SELECT modseq, entry_id, entry FROM account_log WHERE user_id = ? AND modseq > ?", idempotent=True
+    "SELECT modseq, first, entry_id, entry FROM account_log WHERE user_id = ? AND modseq > ?", idempotent=True
 )
 _BEGIN_ANEW = statement(
     f"""UPDATE account_log SET head = ?, fence = ?, trimmed = ?, checkpoint = ?, manifest = ?, older = ?,
@@ -72,9 +73,7 @@ class Remains:
         entries: list[LogEntry] = []
         async for rows in self._session.pages(_EVERYTHING, (of(account), after), PAGE):
             for row in rows:
-                if row["entry_id"] is not None:
-                    id = EntryId(row["entry_id"].bytes)
-                    entries.append(LogEntry(ModSeq(row["modseq"]), id, row["entry"] or b""))
+                entries += [entry for entry in of_row(row) if entry.modseq > after]
         return Left(ModSeq(head.head), head.fence, checkpoint, entries)
 
     async def begin_anew(self, account: AccountId, left: Left, modseq: ModSeq, chunks: Mapping[str, bytes]) -> None:

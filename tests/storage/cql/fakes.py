@@ -17,7 +17,8 @@ FAULTS = ("", "refused", "lost", "hidden", "late", "denied")
 """What a script may say of a conditional statement: nothing; nothing could be sent; it failed and was not carried out;
 it failed and was; it failed, and is carried out some operations later if its condition holds then; it was carried out,
 and answers that it was not (as when a retry inside the cluster finds its own work)."""
-LATE = 3
+LATE = 4
+"""Operations: one more than a settlement takes."""
 
 
 class FakeSession:

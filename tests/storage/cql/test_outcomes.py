@@ -212,3 +212,40 @@ class OutcomeTests(Suite, TestCase):
         self.assertEqual(await log.append(account, ModSeq(0), new_entries(3, 200)), 3)
         await fails(Refused, log.append(account, ModSeq(3), new_entries(1, 3000)))
         self.assertEqual(await log.append(account, ModSeq(3), new_entries(1, 2900)), 4)
+
+
+class RowsTests(Suite, TestCase):
+    """Entries of one append lie together in rows."""
+
+    async def test_an_append_of_many_is_few_rows_and_is_read_from_anywhere(self) -> None:
+        session = FakeSession()
+        log, account = CQLAccountLog(session), AccountId.new()
+        entries = [NewEntry(EntryId.new(), bytes([number]) * size) for number, size in enumerate([100] * 60 + [9000] * 3)]
+        await log.append(account, ModSeq(0), entries)
+        rows = session.store.tables["account_log"].rows.popitem()
+        session.store.tables["account_log"].rows[rows[0]] = rows[1]
+        self.assertEqual(len(rows[1]), 1 + 3)
+        for after in range(64):
+            found = await log.read(account, ModSeq(after))
+            self.assertEqual([(e.modseq, e.id, e.data) for e in found], [
+                (number, entry.id, entry.data) for number, entry in enumerate(entries, 1) if number > after
+            ])
+        self.assertEqual([e.modseq for e in await log.read(account, ModSeq(58), 3)], [59, 60, 61])
+
+    async def test_a_trim_into_a_row_leaves_what_is_above(self) -> None:
+        log, account = CQLAccountLog(FakeSession()), AccountId.new()
+        entries = new_entries(10)
+        await log.append(account, ModSeq(0), entries)
+        await log.save_checkpoint(account, ModSeq(0), ModSeq(4), {"head": b"4"}, {})
+        await log.trim(account, ModSeq(4))
+        self.assertEqual([e.id for e in await log.read(account, ModSeq(4))], [e.id for e in entries[4:]])
+        await fails(Trimmed, log.read(account, ModSeq(3)))
+        self.assertTrue(await log.settle(account, ModSeq(4), [e.id for e in entries[4:]]))
+
+    async def test_another_group_that_begins_alike_is_not_ours(self) -> None:
+        one, other, account = CQLAccountLog(session := FakeSession()), CQLAccountLog(session), AccountId.new()
+        entries = new_entries(3)
+        await one.head(account)
+        await other.append(account, ModSeq(0), entries[:2])
+        await fails(Conflict, one.append(account, ModSeq(0), entries))
+        self.assertFalse(await one.settle(account, ModSeq(0), [e.id for e in entries]))
