@@ -707,6 +707,9 @@ class SearchDocument:
     received: int
 
 
+NOWHERE: Final = ModSeq(0)
+
+
 class SearchShards(Protocol):
     """One word index per account. Derived: may always be rebuilt, and one that is lost is an empty one at modseq 0.
 
@@ -714,15 +717,21 @@ class SearchShards(Protocol):
     answer, or the shard was just found to be lost. Who searches then reads the stored text instead.
     """
 
-    async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
+    async def add(
+        self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
         """Add messages, or replace them; `reached` is *modseq* then.
 
         Where it is higher already nothing is done: what was added up to there may have been removed since. An entry's
         messages that come in parts are added under the number before it, and the last ones under its own.
+        *after* is what the caller goes on from. Raises: Conflict (the shard has not come so far, since it was lost;
+        nothing was written).
         """
 
-    async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
-        """Forget messages; those that are not there are no error. *modseq* as for `add`."""
+    async def remove(
+        self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        """Forget messages; those that are not there are no error. *modseq* and *after* as for `add`."""
 
     async def query(
         self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000
@@ -730,10 +739,7 @@ class SearchShards(Protocol):
         """Messages in which every one of *words* occurs in some of *fields* (none named: any), newest first."""
 
     async def reached(self, account: AccountId) -> ModSeq:
-        """How far the shard has come; 0 where there is none, or where it was lost.
-
-        Who adds goes on from here, and says so by asking: a shard that has come less far meanwhile takes nothing.
-        """
+        """How far the shard has come; 0 where there is none, or where it was lost."""
 
     async def drop(self, account: AccountId) -> None:
         """Forget the shard (its account was deleted, or it is to be filled anew)."""

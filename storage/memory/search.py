@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
-from twisted_mail.storage.interfaces import SearchDocument
+from twisted_mail.storage.interfaces import NOWHERE, Conflict, SearchDocument
 from twisted_mail.values import AccountId, MessageId, ModSeq
 
 __all__ = ["MemorySearchShards", "words_of"]
@@ -26,8 +26,10 @@ class MemorySearchShards:
         self._documents: dict[AccountId, dict[MessageId, tuple[int, dict[str, set[str]]]]] = {}
         self._reached: dict[AccountId, ModSeq] = {}
 
-    async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
-        if modseq < self._reached.get(account, 0):
+    async def add(
+        self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        if not self._takes(account, modseq, after):
             return
         shard = self._documents.setdefault(account, {})
         for document in documents:
@@ -35,13 +37,21 @@ class MemorySearchShards:
             shard[document.message] = (document.received, fields)
         self._reached[account] = modseq
 
-    async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
-        if modseq < self._reached.get(account, 0):
+    async def remove(
+        self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        if not self._takes(account, modseq, after):
             return
         shard = self._documents.get(account, {})
         for message in messages:
             shard.pop(message, None)
         self._reached[account] = modseq
+
+    def _takes(self, account: AccountId, modseq: ModSeq, after: ModSeq) -> bool:
+        reached = self._reached.get(account, NOWHERE)
+        if reached < after:
+            raise Conflict(f"the search shard has reached {reached}, and not {after}")
+        return modseq >= reached
 
     async def query(
         self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from twisted_mail.storage.interfaces import Corrupt, SearchDocument, Unavailable
+from twisted_mail.storage.interfaces import NOWHERE, Conflict, Corrupt, SearchDocument, Unavailable
 from twisted_mail.storage.shards.indexing import IndexThreads, WordIndex, words_of
 from twisted_mail.values import AccountId, MessageId, ModSeq
 
@@ -19,8 +19,6 @@ __all__ = ["LocalShards"]
 REACHED: Final = "reached"
 FILLED: Final = "filled"
 EMPTY: Final = "empty"
-REMEMBERED: Final = 10_000
-"""Accounts of which it is remembered what `reached` said."""
 
 
 class LocalShards:
@@ -37,8 +35,6 @@ class LocalShards:
         self._folder = folder
         # one thread: an index that is being changed is not read
         self._threads = IndexThreads(reactor, 1, "search")
-        self._told: dict[AccountId, int] = {}
-        """What `reached` said last: who adds on top of it must not be taken to have added what is before it."""
 
     async def start(self) -> None:
         """Begin to take work."""
@@ -48,11 +44,15 @@ class LocalShards:
         """Wait for what runs, and end the thread."""
         self._threads.stop()
 
-    async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
-        await self._run(account, self._change, account, documents, (), int(modseq))
+    async def add(
+        self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        await self._run(account, self._change, account, documents, (), int(modseq), int(after))
 
-    async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
-        await self._run(account, self._change, account, (), messages, int(modseq))
+    async def remove(
+        self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        await self._run(account, self._change, account, (), messages, int(modseq), int(after))
 
     async def query(
         self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000
@@ -64,10 +64,6 @@ class LocalShards:
 
     async def reached(self, account: AccountId) -> ModSeq:
         number: int = await self._run(account, self._reached, account)
-        self._told.pop(account, None)
-        self._told[account] = number
-        if len(self._told) > REMEMBERED:
-            del self._told[next(iter(self._told))]
         return ModSeq(number)
 
     async def drop(self, account: AccountId) -> None:
@@ -98,13 +94,17 @@ class LocalShards:
         shutil.rmtree(place, ignore_errors=True)
 
     def _change(
-        self, account: AccountId, documents: Sequence[SearchDocument], removed: Sequence[MessageId], modseq: int
+        self,
+        account: AccountId,
+        documents: Sequence[SearchDocument],
+        removed: Sequence[MessageId],
+        modseq: int,
+        after: int,
     ) -> None:
         place = self._place(account)
         present, filled = self._state(place)
-        if present < self._told.get(account, 0):
-            self._told.pop(account, None)
-            raise Unavailable("the search shard was made anew, and is to be filled from its beginning")
+        if present < after:
+            raise Conflict(f"the search shard has reached {present}, and not {after}")
         if modseq < present:
             return
         there = self._index.exists(place)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from twisted.logger import Logger
 
 from twisted_mail.storage.interfaces import (
+    NOWHERE,
     Conflict,
     Corrupt,
     Leases,
@@ -34,7 +36,7 @@ from twisted_mail.storage.shards.manifest import (
     folder_of,
     new_token,
 )
-from twisted_mail.storage.shards.states import Known, States, remove
+from twisted_mail.storage.shards.states import States, remove
 from twisted_mail.values import AccountId, MessageId, ModSeq
 
 __all__ = ["GRACE_SECONDS", "LEASE_SECONDS", "SharedShards"]
@@ -46,6 +48,24 @@ than clocks of nodes differ."""
 ATTEMPTS: Final = 3
 
 _Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """What is to be done to a shard."""
+
+    documents: Sequence[SearchDocument]
+    removed: Sequence[MessageId]
+    modseq: int
+    after: int
+
+    def touches(self, before: Manifest) -> bool:
+        """Whether the index becomes another."""
+        return self.modseq >= before.reached and bool(self.documents or (self.removed and before.files))
+
+    def moves(self, before: Manifest) -> bool:
+        """Whether there is anything to be written."""
+        return self.modseq > before.reached or self.touches(before)
 
 
 class SharedShards:
@@ -88,11 +108,15 @@ class SharedShards:
 
     # --- SearchShards
 
-    async def add(self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq) -> None:
-        await self._change(account, documents, (), int(modseq))
+    async def add(
+        self, account: AccountId, documents: Sequence[SearchDocument], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        await self._write(account, _Change(documents, (), int(modseq), int(after)))
 
-    async def remove(self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq) -> None:
-        await self._change(account, (), messages, int(modseq))
+    async def remove(
+        self, account: AccountId, messages: Sequence[MessageId], modseq: ModSeq, after: ModSeq = NOWHERE
+    ) -> None:
+        await self._write(account, _Change((), messages, int(modseq), int(after)))
 
     async def query(
         self, account: AccountId, words: str, fields: Sequence[str] = (), limit: int = 1000
@@ -100,8 +124,7 @@ class SharedShards:
         if limit < 1:
             return []
         wanted = words_of(words)
-        failure: Exception | None = None
-        for _ in range(2):
+        for last in (False, True):
             state = await self._states.open(account)
             if state is None:
                 return []
@@ -110,17 +133,15 @@ class SharedShards:
             except (Corrupt, FileNotFoundError) as error:
                 # once it may be the cache, whose files are fetched and compared anew
                 self._cache.discard(state)
-                failure = error
+                if last and isinstance(error, Corrupt):
+                    await self._states.begin_anew(account, state.manifest, error)
             finally:
                 self._cache.leave(state)
-        if isinstance(failure, Corrupt):
-            await self._states.begin_anew(account, self._states.known(account), failure)
-        raise Unavailable("the search shard's files vanish from the cache") from failure
+        raise Unavailable("the search shard's files vanish from the cache")
 
     async def reached(self, account: AccountId) -> ModSeq:
         known = await self._states.look(account, 0.0, stale=True)
-        known.told = known.manifest.reached
-        return ModSeq(known.told)
+        return ModSeq(known.manifest.reached)
 
     async def drop(self, account: AccountId) -> None:
         known = self._states.known(account)
@@ -132,7 +153,6 @@ class SharedShards:
                 await self._objects.delete([name async for name, _ in self._objects.list(prefix)])
             finally:
                 await self._release(account, number)
-            known.told = 0
             self._states.take(known, Manifest(), None)
             self._cache.forget(account)
 
@@ -161,50 +181,40 @@ class SharedShards:
         except StorageError as error:
             self._log.info("a lease of a search shard runs out by itself: {why}", why=error)
 
-    async def _change(
-        self, account: AccountId, documents: Sequence[SearchDocument], removed: Sequence[MessageId], modseq: int
-    ) -> None:
-        known = self._states.known(account)
-        async with known.writing:
+    async def _write(self, account: AccountId, change: _Change) -> None:
+        """Raises: Conflict (see `SearchShards.add`), Unavailable."""
+        async with self._states.known(account).writing:
             until = self._reactor.seconds() + LEASE_SECONDS / 2
             number = await self._lease(account)
             try:
                 for _ in range(ATTEMPTS):
-                    if await self._write(account, known, documents, removed, modseq, number, until):
+                    if await self._attempt(account, change, number, until):
                         return
             finally:
                 await self._release(account, number)
         raise Unavailable("others change the search shard again and again")
 
-    async def _write(
-        self,
-        account: AccountId,
-        known: Known,
-        documents: Sequence[SearchDocument],
-        removed: Sequence[MessageId],
-        modseq: int,
-        number: int,
-        until: float,
-    ) -> bool:
-        """One attempt. False: somebody else was faster, and nothing was written. Raises: Unavailable."""
-        await self._states.look(account, 0.0, stale=False)
-        before = known.manifest
-        changes = modseq >= before.reached and bool(documents or (removed and before.files))
+    async def _attempt(self, account: AccountId, change: _Change, number: int, until: float) -> bool:
+        """Carry out *change* on what is there now. False: somebody else was faster, and nothing was written."""
+        known = await self._states.look(account, 0.0, stale=False)
+        before, version = known.manifest, known.version
         folder: Path | None = None
-        if changes:
-            before, folder = await self._states.gather(account, known, stale=False)
-        version = known.version
+        if change.touches(before):
+            before, version, folder = await self._states.gather(account)
+        sent: list[str] = []
         try:
-            self._check(known, before, number)
-            if modseq < before.reached or (modseq == before.reached and not changes):
+            if before.reached < change.after:
+                raise Conflict(f"the search shard has reached {before.reached}, and not {change.after}")
+            if before.fence > number:
+                raise Unavailable("the search shard's lease was lost")
+            if not change.moves(before):
                 return True
             now, token = self._wall(), new_token()
-            sent: list[str] = []
             files: Sequence[ShardFile] = before.files
-            if changes:
+            if change.touches(before):
                 if folder is None:
                     folder = await self._reading.run(self._cache.new_folder, account)
-                files = await self._apply(account, known, before, folder, documents, removed, token, sent)
+                files = await self._apply(account, before, folder, change, token, sent)
             kept = {piece.part for file in files for piece in file.pieces}
             after = Manifest(
                 account=str(account),
@@ -212,7 +222,7 @@ class SharedShards:
                 number=before.number + 1,
                 token=token,
                 fence=number,
-                reached=max(modseq, before.reached),
+                reached=change.modseq,
                 files=tuple(files),
                 dropped=(
                     *await self._delete_old(account, before, now),
@@ -236,25 +246,15 @@ class SharedShards:
             if folder is not None:
                 remove(folder)
 
-    def _check(self, known: Known, before: Manifest, number: int) -> None:
-        """Raises: Unavailable."""
-        if before.reached < known.told:
-            known.told = 0
-            raise Unavailable("the search shard was begun anew, and is to be filled from its beginning")
-        if before.fence > number:
-            raise Unavailable("the search shard's lease was lost")
-
     async def _renew(self, account: AccountId, number: int) -> bool:
         return await self._leases.renew(self._lease_name(account), number, LEASE_SECONDS)
 
     async def _apply(
         self,
         account: AccountId,
-        known: Known,
         before: Manifest,
         folder: Path,
-        documents: Sequence[SearchDocument],
-        removed: Sequence[MessageId],
+        change: _Change,
         token: str,
         sent: list[str],
     ) -> list[ShardFile]:
@@ -262,11 +262,11 @@ class SharedShards:
         present = {file.name: file for file in before.files}
         try:
             stamps = await self._reading.run(_stamps, folder, list(present))
-            await self._writing.run(self._index.change, folder, documents, removed)
+            await self._writing.run(self._index.change, folder, change.documents, change.removed)
             names = await self._reading.run(self._index.files, folder)
             changed = await self._reading.run(_stamps, folder, names)
         except (Corrupt, FileNotFoundError) as error:
-            await self._states.begin_anew(account, known, error)
+            await self._states.begin_anew(account, before, error)
             raise
         fresh = [name for name in names if changed[name] != stamps.get(name)]
         prefix = folder_of(account, self._index.kind)

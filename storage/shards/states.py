@@ -36,7 +36,7 @@ MOST_KNOWN: Final = 4096
 class Known:
     """What this process knows of one shard."""
 
-    __slots__ = ("checked", "looking", "manifest", "opening", "told", "version", "writing")
+    __slots__ = ("checked", "looking", "manifest", "opening", "version", "writing")
 
     def __init__(self) -> None:
         self.manifest = Manifest()
@@ -44,8 +44,6 @@ class Known:
         """The manifest's, in the object store; None: there is none."""
         self.checked: float | None = None
         """When that was so, by the reactor's clock; None: never asked."""
-        self.told = 0
-        """What `reached` said last."""
         self.looking = DeferredLock()
         self.opening = DeferredLock()
         self.writing = DeferredLock()
@@ -156,34 +154,35 @@ class States:
                 return None
             state = self.cache.get(account)
             if state is None or state.manifest.token != known.manifest.token:
-                manifest, folder = await self.gather(account, known, stale=True)
+                manifest, _, folder = await self.gather(account)
                 if folder is None:
                     return None
                 state = OpenState(account, manifest, folder)
                 self.cache.settle(state)
             return self.cache.use(state)
 
-    async def gather(self, account: AccountId, known: Known, *, stale: bool) -> tuple[Manifest, Path | None]:
-        """The shard's manifest, which may be newer than it was, and a new folder with its files; None without any.
+    async def gather(self, account: AccountId) -> tuple[Manifest, str | None, Path | None]:
+        """The manifest that is known, or a newer one, its version, and a new folder with its files; None without any.
 
         Raises: Unavailable (also where the shard was lost, and is an empty one now).
         """
-        failed = ""
+        known, failed = self.known(account), ""
         for _ in range(ATTEMPTS):
-            manifest = known.manifest
+            # together: others may look while the files are fetched
+            manifest, version = known.manifest, known.version
             if not manifest.files:
-                return manifest, None
+                return manifest, version, None
             folder = await self.threads.run(self.cache.new_folder, account)
             try:
                 await self._fill(account, manifest, folder)
-                return manifest, folder
+                return manifest, version, folder
             except (NotFound, Corrupt, FileNotFoundError) as error:
                 await self.threads.run(remove, folder)
                 # its parts may have been deleted because there is a newer state
                 await self.look(account, 0.0, stale=False)
                 if known.manifest.token == manifest.token and not isinstance(error, FileNotFoundError):
                     if failed == manifest.token or isinstance(error, NotFound):
-                        await self.begin_anew(account, known, error)
+                        await self.begin_anew(account, manifest, error)
                     failed = manifest.token
             except BaseException:
                 remove(folder)
@@ -201,10 +200,12 @@ class States:
             if present is not None:
                 self.cache.leave(present)
 
-    async def begin_anew(self, account: AccountId, known: Known, why: Exception) -> None:
-        """Put an empty shard in the place of one that is lost. Always raises Unavailable."""
+    async def begin_anew(self, account: AccountId, lost: Manifest, why: Exception) -> None:
+        """Put an empty shard in the place of the state *lost*, if it is still there. Always raises Unavailable."""
+        known, now = self.known(account), self._wall()
+        if known.manifest.token != lost.token:
+            raise Unavailable("the search shard is being replaced") from why
         self._log.warn("the search shard of {account} is lost: {why}", account=account, why=why)
-        lost, now = known.manifest, self._wall()
         empty = Manifest(
             account=str(account),
             kind=self.kind,

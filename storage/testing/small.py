@@ -6,6 +6,7 @@ from twisted_mail.storage.interfaces import (
     Allowances,
     Bus,
     Cache,
+    Conflict,
     Leases,
     Member,
     Members,
@@ -406,6 +407,18 @@ class SearchShardsContract(Suite):
         await shards.remove(account, [two.message], ModSeq(1))
         self.assertEqual(list(await shards.query(account, "words")), [two.message])
         self.assertEqual(await shards.reached(account), 2)
+
+    async def test_who_goes_on_from_what_is_not_there_is_told(self) -> None:
+        shards, account = await self.build(), AccountId.new()
+        document = self._document(1, subject="words")
+        await fails(Conflict, shards.add(account, [document], ModSeq(6), ModSeq(5)))
+        await fails(Conflict, shards.remove(account, [document.message], ModSeq(6), ModSeq(1)))
+        self.assertEqual((await shards.reached(account), list(await shards.query(account, "words"))), (0, []))
+        await shards.add(account, [document], ModSeq(5), ModSeq(0))
+        await shards.add(account, [self._document(2, subject="words")], ModSeq(6), ModSeq(5))
+        await shards.add(account, [], ModSeq(6), ModSeq(5))
+        await fails(Conflict, shards.add(account, [], ModSeq(8), ModSeq(7)))
+        self.assertEqual((await shards.reached(account), len(await shards.query(account, "words"))), (6, 2))
 
     async def test_many_messages_that_come_in_parts_are_all_found(self) -> None:
         shards, account, other = await self.build(), AccountId.new(), AccountId.new()

@@ -142,6 +142,41 @@ class SharedShardsFaultTests(ShardsCase):
         manifest = await self.manifest()
         self.assertEqual(await self.parts(), {*manifest.parts, *(each.part for each in manifest.dropped)})
 
+    async def test_a_node_that_hears_of_a_newer_state_while_it_fetches_one_to_change_it_loses_none(self) -> None:
+        self.leases = EverybodysLeases()
+        one, other = await self.node(), await self.node()
+        first = await self.filled(one, "word", modseq=1)
+        waiting: Deferred[None] = Deferred()
+        reached: Deferred[None] = Deferred()
+
+        def hold(operation: str, name: str) -> Deferred[None] | None:
+            if operation != "get" or name.endswith("manifest") or reached.called:
+                return None
+            reached.callback(None)
+            return waiting
+
+        self.objects.before = hold
+        slow = documents("word", received=3)
+        adding = Deferred.fromCoroutine(other.add(self.account, slow, ModSeq(3)))
+        await reached
+        second = await self.filled(one, "word", modseq=2)
+        self.assertEqual(await other.reached(self.account), 2)
+        waiting.callback(None)
+        await adding
+        for node in (one, other):
+            self.assertEqual(await node.reached(self.account), 3)
+            self.assertEqual(await self.found(node, "word"), [slow[0].message, *second, *first])
+
+    async def test_a_state_that_is_found_damaged_late_does_not_cost_the_newer_one(self) -> None:
+        one, other = await self.node(), await self.node()
+        first = await self.filled(one, "word", modseq=1)
+        await self.found(other, "word")
+        old = (await other._states.look(self.account, 100.0, stale=True)).manifest
+        second = await self.filled(one, "word", modseq=2)
+        await other.reached(self.account)
+        await fails(Unavailable, other._states.begin_anew(self.account, old, Corrupt("late")))
+        self.assertEqual((await other.reached(self.account), await self.found(other, "word")), (2, [*second, *first]))
+
     async def test_a_writer_whose_lease_has_gone_to_another_writes_nothing(self) -> None:
         one, other = await self.node(), await self.node()
         await self.filled(one, "word", modseq=1)
@@ -224,7 +259,8 @@ class SharedShardsFaultTests(ShardsCase):
                 pass
         self.assertEqual((await fresh.reached(self.account), await self.found(fresh, "word")), (0, []))
         self.assertEqual((await cached.reached(self.account), await self.found(cached, "word")), (0, []))
-        await fails(Unavailable, third.add(self.account, documents("word"), ModSeq(8)))
+        await fails(Conflict, third.add(self.account, documents("word"), ModSeq(8), ModSeq(7)))
+        await fails(Conflict, third.remove(self.account, [], ModSeq(8), ModSeq(7)))
         self.assertEqual(await third.reached(self.account), 0)
         added = await self.filled(third, "word", "word", modseq=8)
         for node in (cached, fresh, third):
@@ -349,9 +385,9 @@ class SharedShardsFaultTests(ShardsCase):
             for document, message in log[at : at + most]:
                 at += 1
                 if document is not None:
-                    await node.add(self.account, [document], ModSeq(at))
+                    await node.add(self.account, [document], ModSeq(at), ModSeq(at - 1))
                 else:
-                    await node.remove(self.account, [message], ModSeq(at))
+                    await node.remove(self.account, [message], ModSeq(at), ModSeq(at - 1))
 
         for step in range(40):
             if draw.random() < 0.7 or not log:
