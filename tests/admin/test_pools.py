@@ -92,8 +92,8 @@ def test_a_plan_is_drawn(ctl: Mailctl) -> None:
     text = _picture(row).plain
     assert "192.0.2.20 to google" in text and "50 to 50,000 in 42 days" in text and f"{row['sent']} of 98" in text
     plan = next(line for line in text.splitlines() if line.startswith("  plan")).split()[1]
-    assert len(plan) == 42 and plan[0] < plan[-1] == "█"
-    assert _bars([0, 1, 10, 1000]) == " ▁▃█"
+    assert len(plan) == 42 and (plan[0], plan[-1]) == ("▁", "█")
+    assert [_bars(each) for each in ([0, 1, 10, 1000], [50, 50_000], [7, 7], [0, 0], [])] == [" ▁▃█", "▁█", "██", "  ", ""]
 
 
 def test_before_anything_was_sent(ctl: Mailctl) -> None:

@@ -138,9 +138,10 @@ async def status(store: Store, name: str | None, days: int) -> None:
 
 
 def _bars(numbers: Sequence[int]) -> str:
-    """One character for each number, on a scale of tenfolds: plans grow a thousandfold."""
-    top = math.log10(max(*numbers, 10))
-    return "".join(" " if n < 1 else BARS[min(round(math.log10(n) / top * 7), 7)] for n in numbers)
+    """One character for each number, from the lowest to the highest by tenfolds: plans grow a thousandfold. 0: a blank."""
+    scale = [math.log10(n) for n in numbers if n > 0]
+    low, span = min(scale, default=0.0), max(scale, default=0.0) - min(scale, default=0.0)
+    return "".join(" " if n < 1 else BARS[round((math.log10(n) - low) / span * 7) if span else 7] for n in numbers)
 
 
 def _picture(row: Mapping[str, Any]) -> Text:
