@@ -98,6 +98,11 @@ class NetworkTests(TestCase):
         resolver = self.resolver(gone, server, timeout_seconds=3600.0, limit_seconds=3600.0)
         self.assertEqual((await resolver.a("example.org")).records, ("192.0.2.7",))
 
+    async def test_a_server_that_cannot_be_written_to(self) -> None:
+        server = self.serve(lambda question: [reply_to(question, GOOD)])
+        resolver = self.resolver(NameServer("255.255.255.255"), server, timeout_seconds=3600.0, limit_seconds=3600.0)
+        self.assertEqual((await resolver.a("example.org")).records, ("192.0.2.7",))
+
     async def test_a_connection_closed_without_an_answer_and_one_with_a_lie(self) -> None:
         for lies in ([], [b"nonsense"], [b""]):
             server = self.serve(lambda question: [reply_to(question, truncated=True)], lambda question, lies=lies: lies)  # type: ignore[misc]

@@ -6,14 +6,16 @@ from the server's address and port come in, and "port unreachable" is heard at o
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any, Final, Protocol, TypeVar
 
-from twisted.internet import error
 from twisted.internet.defer import CancelledError, Deferred, DeferredSemaphore
-from twisted.internet.protocol import ClientFactory, DatagramProtocol
+from twisted.internet.interfaces import IReadDescriptor
+from twisted.internet.protocol import ClientFactory
 from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.python.failure import Failure
+from zope.interface import implementer
 
 from twisted_mail.dns.servers import NameServer
 
@@ -21,6 +23,8 @@ __all__ = ["Network", "SuspiciousReplies", "Transport", "Unanswered"]
 
 R = TypeVar("R")
 
+_LONGEST: Final = 65_535
+"""Octets of a datagram."""
 _LIES: Final = 20
 """So many wrong replies to one question are no accident (RFC 5452 section 9.1)."""
 
@@ -49,7 +53,7 @@ class Network:
     """The real thing."""
 
     def __init__(self, reactor: Any, *, sockets: int = 200) -> None:
-        """*reactor* provides IReactorTime, IReactorUDP and IReactorTCP. At most *sockets* questions are under way at a time;
+        """*reactor* provides IReactorTime, IReactorFDSet and IReactorTCP. At most *sockets* questions are under way at a time;
         others wait for theirs within their own time limits."""
         self._reactor = reactor
         self._turns = DeferredSemaphore(sockets)
@@ -91,16 +95,12 @@ class Network:
     async def _datagram(
         self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float
     ) -> R:
-        asking = _Datagram(server, question, judge)
-        interface = "::" if ":" in server.address else "0.0.0.0"
+        asking = _Datagram(self._reactor, server, question, judge)
         try:
-            port = self._reactor.listenUDP(0, asking, interface=interface)
-        except error.CannotListenError as trouble:
-            raise Unanswered(f"no local port: {trouble}") from trouble
-        try:
+            asking.ask()
             return await self._within(asking.answered, seconds, server)
         finally:
-            port.stopListening()
+            asking.close()
 
     async def stream(self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None], seconds: float) -> R:
         seconds = await self._turn(seconds)
@@ -125,35 +125,65 @@ class Network:
                 late.cancel()
 
 
-class _Datagram(DatagramProtocol):
-    def __init__(self, server: NameServer, question: bytes, judge: Callable[[bytes], R | None]) -> None:
+@implementer(IReadDescriptor)
+class _Datagram:
+    """One question's own socket. Not a UDP port of Twisted's, which logs two lines for each."""
+
+    def __init__(
+        self, reactor: Any, server: NameServer, question: bytes, judge: Callable[[bytes], R | None]
+    ) -> None:
+        self._reactor = reactor
         self._server = server
         self._question = question
         self._judge: Callable[[bytes], Any] = judge
         self._lies = 0
+        self._socket: socket.socket | None = None
         self.answered: Deferred[Any] = Deferred()
 
-    def startProtocol(self) -> None:
-        transport: Any = self.transport
+    def ask(self) -> None:
+        """Raises Unanswered."""
+        family = socket.AF_INET6 if ":" in self._server.address else socket.AF_INET
         try:
-            transport.connect(self._server.address, self._server.port)
-            transport.write(self._question)
+            self._socket = socket.socket(family, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.connect((self._server.address, self._server.port))
+            self._socket.send(self._question)
         except OSError as trouble:
-            self._fail(Unanswered(f"{self._server}: {trouble.strerror}"))
+            raise Unanswered(f"{self._server}: {trouble.strerror}") from trouble
+        self._reactor.addReader(self)
 
-    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
-        if self.answered.called:
-            return
-        meaning = self._judge(datagram)
-        if meaning is not None:
-            self.answered.callback(meaning)
-            return
-        self._lies += 1
-        if self._lies >= _LIES:
-            self._fail(SuspiciousReplies(f"{self._server}: {self._lies} replies to other questions"))
+    def close(self) -> None:
+        if self._socket is not None:
+            if self._socket.fileno() >= 0:
+                self._reactor.removeReader(self)
+            self._socket.close()
 
-    def connectionRefused(self) -> None:
-        self._fail(Unanswered(f"nobody answers at {self._server}"))
+    def fileno(self) -> int:
+        return -1 if self._socket is None else self._socket.fileno()
+
+    def logPrefix(self) -> str:
+        return "DNS"
+
+    def connectionLost(self, reason: Failure) -> None:
+        """The reactor gives it up."""
+        self._fail(Unanswered(f"{self._server}: {reason.getErrorMessage()}"))
+
+    def doRead(self) -> None:
+        while self._socket is not None and not self.answered.called:
+            try:
+                datagram = self._socket.recv(_LONGEST)
+            except BlockingIOError:
+                return
+            except OSError as trouble:  # "port unreachable", as a rule
+                self._fail(Unanswered(f"{self._server}: {trouble.strerror}"))
+                return
+            meaning = self._judge(datagram)
+            if meaning is not None:
+                self.answered.callback(meaning)
+                return
+            self._lies += 1
+            if self._lies >= _LIES:
+                self._fail(SuspiciousReplies(f"{self._server}: {self._lies} replies to other questions"))
 
     def _fail(self, why: Unanswered) -> None:
         if not self.answered.called:
