@@ -120,6 +120,7 @@ def test_a_success_is_told_where_it_is_asked_for() -> None:
     [
         ({"sender": ""}, Told.NULL_SENDER),
         ({"cause": "bounce"}, Told.OURS),
+        ({"cause": "bounce/ann@example.org"}, Told.OURS),
         ({"cause": "delayed"}, Told.OURS),
         ({"cause": "success"}, Told.OURS),
         ({"cause": "vacation"}, Told.OURS),

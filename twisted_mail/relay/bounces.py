@@ -129,7 +129,7 @@ class Bounces:
     def _whether(self, outbound: Outbound, wish: str) -> Told:
         if not (outbound.author or outbound.sender):
             return Told.NULL_SENDER
-        if outbound.cause in _OURS:
+        if outbound.cause.partition("/")[0] in _OURS:
             return Told.OURS
         wishes = outbound.notify or ("FAILURE", "DELAY")
         if wish not in wishes:
