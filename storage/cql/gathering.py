@@ -17,7 +17,8 @@ from twisted.python.failure import Failure
 __all__ = ["Gathering"]
 
 SIDE_BY_SIDE: Final = 1
-"""Writes of one partition under way at once."""
+"""Writes of one partition under way at once. What has been written together is then committed together, while the next is
+being written: two stages, each of which one request keeps busy."""
 
 
 class _Row:
@@ -41,11 +42,14 @@ class _Partition:
 
 class Gathering:
     """Writes rows by *write*, which takes the values of some rows of one partition, of at most *limit* octets together
-    (or of one row)."""
+    (or of one row), *width* writes of one partition side by side."""
 
-    def __init__(self, write: Callable[[Sequence[Sequence[Any]]], Awaitable[None]], limit: int) -> None:
+    def __init__(
+        self, write: Callable[[Sequence[Sequence[Any]]], Awaitable[None]], limit: int, width: int = SIDE_BY_SIDE
+    ) -> None:
         self._write = write
         self._limit = limit
+        self._width = width
         self._partitions: dict[Hashable, _Partition] = {}
 
     async def add(self, partition: Hashable, values: Sequence[Any], octets: int) -> None:
@@ -59,7 +63,7 @@ class Gathering:
         await row.done
 
     def _go(self, partition: Hashable, place: _Partition) -> None:
-        while place.under_way < SIDE_BY_SIDE and (group := self._next(place)):
+        while place.under_way < self._width and (group := self._next(place)):
             place.under_way += 1
             writing = Deferred.fromCoroutine(self._written([row.values for row in group]))
             writing.addBoth(self._ended, partition, place, group)

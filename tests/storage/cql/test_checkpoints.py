@@ -25,7 +25,8 @@ class CheckpointCase(Suite, TestCase):
     ) -> tuple[FakeSession, CQLAccountLog, AccountId]:
         session, account = FakeSession(), AccountId.new()
         log = CQLAccountLog(session, **options)
-        await log.append(account, ModSeq(0), new_entries(20))
+        for number in range(20):
+            await log.append(account, ModSeq(number), new_entries(1))
         session.script = iter(script or ())
         session.counts.clear()
         return session, log, account

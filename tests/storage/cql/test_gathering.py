@@ -8,9 +8,11 @@ from typing import Any
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.trial.unittest import TestCase
 
-from twisted_mail.storage.cql.gathering import SIDE_BY_SIDE, Gathering
+from twisted_mail.storage.cql.gathering import Gathering
 from twisted_mail.storage.interfaces import Unavailable
 from twisted_mail.storage.testing.base import Suite
+
+WIDTH = 2
 
 
 def outcome(waiting: Deferred[None]) -> object:
@@ -24,7 +26,7 @@ def outcome(waiting: Deferred[None]) -> object:
 class GatheringTests(Suite, TestCase):
     def setUp(self) -> None:
         self.writes: list[tuple[list[Any], Deferred[None]]] = []
-        self.gathering = Gathering(self.write, 100)
+        self.gathering = Gathering(self.write, 100, width=WIDTH)
 
     async def write(self, rows: Sequence[Sequence[Any]]) -> None:
         written: Deferred[None] = Deferred()
@@ -42,7 +44,7 @@ class GatheringTests(Suite, TestCase):
         self.assertEqual(self.groups(), [[0], [1]])
 
     def test_those_who_come_meanwhile_go_together_within_the_limit(self) -> None:
-        waiting = [self.add(number, 30) for number in range(SIDE_BY_SIDE + 5)]
+        waiting = [self.add(number, 30) for number in range(WIDTH + 5)]
         self.assertEqual(self.groups(), [[0], [1]])
         self.writes[0][1].callback(None)
         self.assertEqual(self.groups()[2:], [[2, 3, 4]])
@@ -62,7 +64,7 @@ class GatheringTests(Suite, TestCase):
         self.assertEqual(self.groups(), [[0], [1], [2], [3]])
 
     def test_a_failure_is_that_of_those_who_went_together_and_of_nobody_else(self) -> None:
-        waiting = [self.add(number) for number in range(SIDE_BY_SIDE + 2)]
+        waiting = [self.add(number) for number in range(WIDTH + 2)]
         self.writes[0][1].callback(None)
         self.writes[2][1].errback(Unavailable("no answer"))
         for each in waiting[2:]:
@@ -73,7 +75,7 @@ class GatheringTests(Suite, TestCase):
         self.assertEqual((outcome(waiting[1]), outcome(later)), (None, None))
 
     def test_whoever_has_gone_is_not_written_and_does_not_hold_up_the_others(self) -> None:
-        waiting = [self.add(number) for number in range(SIDE_BY_SIDE + 2)]
+        waiting = [self.add(number) for number in range(WIDTH + 2)]
         waiting[2].cancel()
         self.assertEqual(outcome(waiting[2]), CancelledError)
         waiting[0].cancel()  # its row is on its way
