@@ -46,6 +46,8 @@ GRACE_SECONDS: Final = 3600.0
 """How long a part stays that no manifest names any more: longer than anybody takes to fetch a state he has looked up, and
 than clocks of nodes differ."""
 ATTEMPTS: Final = 3
+NO_VERSION: Final = '"00000000000000000000000000000000"'
+"""No object has it."""
 
 _Stamp = tuple[int, int, int]
 
@@ -93,6 +95,8 @@ class SharedShards:
         self._reading = IndexThreads(reactor, 2, "search")
         self._writing = IndexThreads(reactor, 1, "indexing")
         self._states = States(objects, cache, self._reading, index.kind, reactor, wall)
+        self._conditions: bool | None = None
+        """Whether the object store carries out conditions; None: not tried yet."""
 
     async def start(self) -> None:
         """Open the cache. Raises: StorageError."""
@@ -183,6 +187,7 @@ class SharedShards:
 
     async def _write(self, account: AccountId, change: _Change) -> None:
         """Raises: Conflict (see `SearchShards.add`), Unavailable."""
+        await self._try_conditions()
         async with self._states.known(account).writing:
             until = self._reactor.seconds() + LEASE_SECONDS / 2
             number = await self._lease(account)
@@ -193,6 +198,20 @@ class SharedShards:
             finally:
                 await self._release(account, number)
         raise Unavailable("others change the search shard again and again")
+
+    async def _try_conditions(self) -> None:
+        """Once in a process: a store that ignores conditions would let writers lose each other's work. Raises: Unavailable."""
+        if self._conditions is None:
+            name = f"search/{self._index.kind}/no-shard"
+            try:
+                await self._objects.swap(name, b"this must not be written", NO_VERSION)
+                await self._objects.delete([name])
+                self._conditions = False
+                self._log.error("search shards are not written: the object store ignores the condition of a put")
+            except Conflict:
+                self._conditions = True
+        if not self._conditions:
+            raise Unavailable("the object store ignores the condition of a put (If-Match), so shards are not written")
 
     async def _attempt(self, account: AccountId, change: _Change, number: int, until: float) -> bool:
         """Carry out *change* on what is there now. False: somebody else was faster, and nothing was written."""

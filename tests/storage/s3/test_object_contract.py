@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.services.s3_proxy import Fault, in_turn
 from tests.storage.s3.support import KEYS, S3Case
 from twisted_mail.storage.interfaces import Conflict, Corrupt, NotFound, Unavailable
@@ -13,11 +15,13 @@ from twisted_mail.storage.testing.base import collect, fails
 from twisted_mail.storage.testing.objects import ObjectsContract
 
 
+@pytest.mark.cluster
 class S3ObjectsTests(ObjectsContract, S3Case):
     async def build(self) -> Objects:
         return (await self.engine()).objects
 
 
+@pytest.mark.cluster
 class EncryptedS3ObjectsTests(ObjectsContract, S3Case):
     async def build(self) -> Objects:
         return (await self.engine(encryption=f"keys:{','.join(KEYS)}")).objects

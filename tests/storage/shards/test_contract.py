@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.storage.s3.support import KEYS, S3Case
 from tests.storage.shards.support import ShardsCase, tantivy_index
 from twisted_mail.storage import testing
@@ -31,6 +33,7 @@ class SharedTantivyTests(SharedWhooshTests):
         return tantivy_index()
 
 
+@pytest.mark.cluster
 class WhooshOnObjectStoreTests(testing.SearchShardsContract, S3Case, ShardsCase):
     def setUp(self) -> None:
         S3Case.setUp(self)

@@ -217,6 +217,24 @@ class SharedShardsFaultTests(ShardsCase):
         self.assertEqual([outcome for outcome in outcomes if outcome is not None], [])
         self.assertEqual((len(added), set(await self.found(await self.node(), "word"))), (9, set(added)))
 
+    async def test_a_store_that_ignores_conditions_is_not_written_to(self) -> None:
+        inner = self.objects.inner
+
+        class Careless:
+            """Answers as if a condition had been none."""
+
+            get, put, delete, list = inner.get, inner.put, inner.delete, inner.list
+
+            async def swap(self, name: str, data: bytes, version: str | None) -> str:
+                await inner.put(name, data)
+                return "version"
+
+        node = await self.node(objects=Careless())
+        for _ in range(2):
+            await fails(Unavailable, node.add(self.account, documents("word"), ModSeq(1)))
+        self.assertEqual(await collect(inner.list("")), [])
+        self.assertEqual((await node.reached(self.account), await self.found(node, "word")), (0, []))
+
     # --- a store that is down
 
     async def test_while_the_store_is_down_what_is_here_is_searched_and_nothing_else(self) -> None:
