@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from twisted_mail.delivery import DeliveryCounts
+from twisted_mail.relay.counts import RelayCounts
 from twisted_mail.storage.interfaces import Engine
 from twisted_mail.tap.status import Metric
 
-__all__ = ["delivery_metrics", "engine_name"]
+__all__ = ["delivery_metrics", "engine_name", "relay_metrics"]
 
 
 def engine_name(engine: Engine) -> str:
@@ -46,4 +47,39 @@ def delivery_metrics(counts: DeliveryCounts, up: Mapping[str, bool]) -> Sequence
             "Whether a store answers.",
             [({"name": name}, 1 if well else 0) for name, well in up.items()],
         ),
+    ]
+
+
+def relay_metrics(counts: RelayCounts) -> Sequence[Metric]:
+    """Of mail that leaves; the destinations that are named are the first two hundred, the others are together."""
+    return [
+        Metric(
+            "relay_attempts_total",
+            "counter",
+            "Attempts from the outbound queue, by recipient, by what came of them.",
+            [
+                ({"result": "delivered"}, counts.delivered),
+                ({"result": "deferred"}, counts.deferred),
+                ({"result": "bounced"}, counts.bounced),
+                ({"result": "suppressed"}, counts.suppressed),
+                ({"result": "put_off"}, counts.put_off),
+                ({"result": "held"}, counts.held),
+            ],
+        ),
+        Metric(
+            "relay_destination_total",
+            "counter",
+            "Verdicts by destination.",
+            [
+                ({"destination": name, "result": result}, number)
+                for (name, result), number in sorted(counts.by_destination.items())
+            ],
+        ),
+        Metric(
+            "relay_pool_total",
+            "counter",
+            "Verdicts by pool of our addresses.",
+            [({"pool": name, "result": result}, number) for (name, result), number in sorted(counts.by_pool.items())],
+        ),
+        Metric("relay_in_flight", "gauge", "Recipients that this process works on.", [({}, counts.in_flight)]),
     ]

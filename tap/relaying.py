@@ -142,6 +142,9 @@ class Relaying:
             who = self.unsubscribing.read(token) if self.unsubscribing is not None else None
             return None if who is None else Known(who.sender_domain, who.recipient, stream=who.stream)
 
+        def complained(source: str, recipient: str) -> None:
+            self.pools.complained(source, recipient.rpartition("@")[2], self.outgoing.wall())
+
         async def rewrite(sender: str, recipient: str, stream: str) -> str:
             if not stream:
                 return await srs.forward(sender) if srs is not None else sender
@@ -162,6 +165,7 @@ class Relaying:
                 kept_for=lambda reply: kept_for(reply, settings),
                 complaints=[address.lower() for address in relay.complaints],
                 token=known,
+                complained=complained,
             ),
             tls=ReceivedTLSReports(backend.records, self._is_local),
             tls_addresses=[relay.tls_reports] if relay.tls_reports else [],
@@ -310,6 +314,7 @@ class Relaying:
             self._reviewing.stop()
         if self.worker is not None:
             await self.worker.stop(seconds)
+            await self._review()  # what was heard since the last time is written down
         if self._tls_reports is not None:
             await self._tls_reports.stop()
         if self._sender is not None:

@@ -431,7 +431,8 @@ class Configuration:
         "What this node does. `smtp`, `submission`, `lmtp`, `imap`, `pop3`: it opens these listeners, as far as `[listen]` "
         "names them (`submissions`, `imaps` and `pop3s` go along). `delivery`: mail that it accepts goes straight into "
         "the store, and it takes what waits in the queue; without it, everything it accepts is queued for others. "
-        "`relay`: it sends what waits for other domains. `http`: the page for unsubscribing. `managesieve` is taken and starts nothing yet.",
+        "`relay`: it sends what waits for other domains. `http`: the page for unsubscribing. `managesieve` is taken and "
+        "starts nothing yet.",
         "all of them",
     )
     node: str = setting(

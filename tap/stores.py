@@ -76,15 +76,16 @@ def search_url(configuration: Configuration) -> str:
     return f"{scheme}:?shards={search.shards}&cache={search.cache}"
 
 
-def open_stores(reactor: Any, configuration: Configuration, node: str = "") -> Stores:
-    """Build everything; nothing is opened yet. *node*: this one's name among the members; empty: it will not be one.
+def open_stores(reactor: Any, configuration: Configuration, node: str = "", *, search: bool = False) -> Stores:
+    """Build everything; nothing is opened yet. *node*: this one's name among the members; empty: it will not be one,
+    and has search shards only if it asks for them.
 
     Raises: StartError.
     """
     storage, threads = configuration.storage, configuration.threads
     urls = {role: url for role in _ROLES if (url := getattr(storage, role))}
-    if node and (search := search_url(configuration)):
-        urls["search"] = search
+    if (node or search) and (index := search_url(configuration)):
+        urls["search"] = index
     secrets = tuple(urls.values())
     sizes = {"file": f"threads={threads.blobs}", "sqlite": f"readers={threads.storage}"}
     urls = {role: _with_option(url, sizes.get(url.partition(":")[0], "")) for role, url in urls.items()}

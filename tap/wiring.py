@@ -37,7 +37,7 @@ from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
 from twisted_mail.smtp.server import SMTPServerFactory
 from twisted_mail.storage.interfaces import StorageError
-from twisted_mail.tap.counting import delivery_metrics, engine_name
+from twisted_mail.tap.counting import delivery_metrics, engine_name, relay_metrics
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.masking import masked_in
 from twisted_mail.tap.relaying import Relaying
@@ -349,7 +349,8 @@ class _Suite:
         """What this process has counted."""
         down = self._stores.backend.health() if self._started else {}
         names = sorted({engine_name(engine) for engine in self._stores.backend.engines})
-        return delivery_metrics(self._counts, {name: name not in down for name in names})
+        relay = relay_metrics(self._relaying.counts) if self._relaying is not None else ()
+        return [*delivery_metrics(self._counts, {name: name not in down for name in names}), *relay]
 
     def drain(self) -> None:
         """Every factory tells its sessions, and the worker leases no more."""

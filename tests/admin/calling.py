@@ -109,6 +109,6 @@ class Mailctl:
         """A domain and a user."""
         domain = address.partition("@")[2]
         if self.run("domain", "show", domain).status:
-            self.good("domain", "add", domain)
+            self.good("domain", "add", domain, "--no-dkim")
         self.good("user", "add", address, "--password-stdin", given=PASSWORD + "\n")
         return self

@@ -16,7 +16,7 @@ RSA = PrivateKey.generate("rsa", 1024)
 
 @pytest.fixture
 def org(ctl: Mailctl) -> Mailctl:
-    ctl.good("domain", "add", "example.org")
+    ctl.good("domain", "add", "example.org", "--no-dkim")
     return ctl
 
 
@@ -93,3 +93,9 @@ def test_what_is_not_there_is_not_found(org: Mailctl) -> None:
     for words in (("add", "example.net"), ("show", "example.net"), ("rotate", "example.net"), ("list", "example.net")):
         assert org.run("dkim", *words).status == 3
     assert org.run("dkim", "check", "example.org", "--server", "nonsense").status == 2
+
+
+def test_a_new_domain_has_keys(ctl: Mailctl) -> None:
+    ctl.good("domain", "add", "example.org")
+    rows = ctl.json("dkim", "list", "example.org")
+    assert sorted((row["type"], row["state"]) for row in rows) == [("ed25519", "signing"), ("rsa", "signing")]

@@ -34,7 +34,7 @@ def test_init_makes_a_server_that_is_ready(tmp_path: Path) -> None:
     made = ctl.json("init", folder, "--domain", "Example.org", "--hostname", "mx.example.org")
     assert made["hostname"] == "mx.example.org" and made["domain"] == "example.org"
     assert [user["user"] for user in made["users"]] == ["admin@example.org"]
-    assert len(made["next"]) == 3 and made["next"][0] == f"twistd -n mail --config {folder / 'mail.toml'}"
+    assert len(made["next"]) == 4 and made["next"][0] == f"twistd -n mail --config {folder / 'mail.toml'}"
     ctl.config = folder / "mail.toml"
     configuration = load(ctl.config, {})
     assert configuration.hostname == "mx.example.org" and configuration.data == folder / "mail-data"

@@ -10,6 +10,7 @@ import click
 from twisted_mail.admin.invocation import Group, asks, on_store, the_invocation
 from twisted_mail.admin.opening import Store, check_domain
 from twisted_mail.admin.problems import Problem, Status
+from twisted_mail.relay.dkim_keys import DKIMKeys
 from twisted_mail.storage.interfaces import Conflict, Domain
 
 __all__ = ["domain"]
@@ -39,11 +40,14 @@ async def _facts(store: Store, each: Domain) -> dict[str, Any]:
 
 @domain.command("add")
 @click.argument("name", metavar="DOMAIN")
+@click.option("--dkim/--no-dkim", default=True, help="Whether keys to sign its mail are made.  [default: dkim]")
 @on_store(create=True)
-async def add(store: Store, name: str) -> None:
-    """Add a domain. Makes the store if there is none yet."""
+async def add(store: Store, name: str, dkim: bool) -> None:
+    """Add a domain, with keys to sign its mail (`mailctl dkim show` says what to publish). Makes the store if there is none."""
     wanted = check_domain(name)
     await store.directory.add_domain(Domain(wanted))
+    if dkim:
+        await DKIMKeys(store.backend.records).begin(wanted)
     the_invocation().out.done(f"domain {wanted} added", domain=wanted, enabled=True, users=0, aliases=0)
 
 

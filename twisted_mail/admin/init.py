@@ -20,6 +20,7 @@ from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.admin.running import run
 from twisted_mail.admin.samples import samples
 from twisted_mail.admin.users import create_user
+from twisted_mail.relay.dkim_keys import DKIMKeys
 from twisted_mail.storage.interfaces import Alias, Domain
 from twisted_mail.tap.configuration import load
 
@@ -52,8 +53,10 @@ def loopback(ports: Mapping[str, int]) -> dict[str, str]:
     return {name: f"tcp:{port}:interface=127.0.0.1" for name, port in ports.items()}
 
 
-def configuration_text(hostname: str, listen: Mapping[str, str], data: str = "mail-data") -> str:
-    """A mail.toml."""
+def configuration_text(
+    hostname: str, listen: Mapping[str, str], data: str = "mail-data", *, relay: bool = False
+) -> str:
+    """A mail.toml. *relay*: mail for other domains leaves."""
     lines = [
         "# Every other setting has a default: docs/reference/configuration.md has them all.",
         f"hostname = {json.dumps(hostname)}",
@@ -66,6 +69,8 @@ def configuration_text(hostname: str, listen: Mapping[str, str], data: str = "ma
         '# certificate = "/etc/ssl/mail/fullchain.pem"',
         '# key = "/etc/ssl/mail/privkey.pem"',
     ]
+    if relay:
+        lines += ["", "[relay]                               # who logs in may write to the world"]
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +108,7 @@ def make(
     *,
     sample_messages: int = 0,
     end: int | None = None,
+    relay: bool = False,
     environment: Mapping[str, str] | None = None,
 ) -> Made:
     """Write mail.toml and the store in *folder*: *domain*, *users* (local parts; the first is the postmaster), and
@@ -112,13 +118,14 @@ def make(
     if (folder / "mail-data").exists():
         raise Problem(Status.CONFLICT, "exists", f"{folder / 'mail-data'} exists: name another folder, or remove it first")
     addresses = [check_address(f"{each}@{domain}") for each in users]
-    write_new(path, configuration_text(hostname, listen))
+    write_new(path, configuration_text(hostname, listen, relay=relay))
     configuration = load(path, os.environ if environment is None else environment)
     passwords = {address: generate() for address in addresses}
 
     async def fill(reactor: Any) -> None:
         async with opened(reactor, configuration, create=True) as store:
             await store.directory.add_domain(Domain(domain))
+            await DKIMKeys(store.backend.records).begin(domain)
             for address in addresses:
                 await create_user(store, address, passwords[address], name=address.partition("@")[0].capitalize())
             for local in NEEDED:
@@ -147,18 +154,19 @@ def make(
 def init(folder: Path, domain: str, hostname: str | None, admin: str, dev: bool) -> None:
     """Make a server in DIR: mail.toml, the data folder, a domain and the first user with a password that is printed once.
 
-    Then prints the next three commands.
+    Then prints the next commands.
     """
     name = check_domain(domain)
     host = check_domain(hostname) if hostname is not None else f"mail.{name}"
     listen = loopback(DEV_PORTS) if dev else {service: f"tcp:{port}" for service, port in PORTS.items()}
     users = [admin, "ann", "bob"] if dev else [admin]
-    made = make(folder, name, host, listen, list(dict.fromkeys(users)), sample_messages=60 if dev else 0)
+    made = make(folder, name, host, listen, list(dict.fromkeys(users)), sample_messages=60 if dev else 0, relay=not dev)
     first = f"{admin}@{name}"
     words = f"mailctl --config {made.configuration}"
     following = [
         f"twistd -n mail --config {made.configuration}",
         f"{words} user add you@{name}",
+        f"{words} dkim show {name}",
         f"{words} doctor",
     ]
     out = the_invocation().out

@@ -12,7 +12,6 @@ from twisted.logger import Logger
 
 from twisted_mail.relay.items import Outbound
 from twisted_mail.relay.pools import Grant, Pools
-from twisted_mail.relay.reputation import signal_of
 from twisted_mail.relay.signing import Signing
 from twisted_mail.relay.suppression import Suppressions
 from twisted_mail.relay.values import Result, Verdict
@@ -73,9 +72,8 @@ class Departing:
         return stream is not None and stream.one_click
 
     async def heard(self, grant: Grant | None, outbound: Outbound, verdict: Verdict, now: float) -> None:
-        signal = signal_of(verdict)
-        if signal is not None and grant is not None:
-            self._pools.plans.heard(grant.source.address or "any", grant.group, signal, now)
+        if grant is not None:
+            self._pools.heard(grant, verdict, now)
         if verdict.result is Result.PERMANENT and outbound.sender_domain:
             try:
                 await self._suppressions.bounced(outbound.sender_domain, outbound.address, verdict)
