@@ -1,9 +1,9 @@
-"""``mailctl queue``: mail that waits, and dead letters."""
+"""``mailctl queue``: mail that waits, mail that leaves, and dead letters."""
 
 from __future__ import annotations
 
-import datetime
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
@@ -13,140 +13,135 @@ from twisted_mail.admin.invocation import Group, asks, on_store, the_invocation
 from twisted_mail.admin.opening import Store, check_domain
 from twisted_mail.admin.output import size_text
 from twisted_mail.admin.problems import Problem, Status
-from twisted_mail.delivery import Bodies
-from twisted_mail.delivery.bodies import Body
-from twisted_mail.delivery.items import USE, Inbound, NewerVersion, inbound_of
-from twisted_mail.storage.interfaces import Corrupt, ItemState, QueueFilter, QueueItem, QueueStatus
-from twisted_mail.values import DeliveryId
+from twisted_mail.admin.queue_giving_up import GivingUp
+from twisted_mail.admin.queue_items import (
+    FILTERS,
+    Wanted,
+    address_of,
+    bodies_of,
+    body_of,
+    envelope_of,
+    facts_of,
+    find,
+    identifier,
+    time_text,
+    wanted_of,
+)
+from twisted_mail.admin.queue_trace import facts_of_step, sentence, way_of
+from twisted_mail.delivery.items import Inbound
+from twisted_mail.queueing.limits import some_at_a_time
+from twisted_mail.relay.items import Outbound
+from twisted_mail.storage.interfaces import ItemState, QueueFilter, QueueStatus
 
 __all__ = ["queue"]
 
-PAGE: Final = 500
+MOST_NAMED: Final = 1000
+"""Items whose ids are in what is printed; the rest is counted."""
+Act = Callable[[QueueStatus], Awaitable[bool]]
 
 
 @click.group(cls=Group)
 def queue() -> None:
-    """Mail that was accepted and is not delivered yet. What cannot be delivered is held here: a dead letter."""
+    """Mail that was accepted and is not delivered yet, here or to others. What cannot be delivered is held: a dead letter.
 
-
-def _time(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _inbound(item: QueueItem) -> Inbound | None:
-    try:
-        return inbound_of(item)
-    except (Corrupt, NewerVersion):
-        return None
-
-
-def _facts(status: QueueStatus, now: float) -> dict[str, Any]:
-    item, inbound = status.item, _inbound(status.item)
-    return {
-        "id": str(item.id),
-        "state": status.state.value,
-        "sender": f"<{item.sender}>",
-        "recipient": inbound.address if inbound is not None else item.domain,
-        "size": item.body.size if item.body is not None else 0,
-        "queued": _time(item.created),
-        "age_seconds": max(int(now - item.created), 0),
-        "attempts": item.attempts,
-        "last_reply": item.last_reply or None,
-    }
-
-
-def _identifier(text: str) -> DeliveryId:
-    try:
-        return DeliveryId.parse(text)
-    except ValueError:
-        raise Problem(Status.USAGE, "usage", f"{text!r} is not the id of an item: 32 hexadecimal digits are") from None
-
-
-async def _find(store: Store, id: DeliveryId) -> QueueStatus:
-    number = int.from_bytes(id.octets, "big")
-    before = DeliveryId((number - 1).to_bytes(16, "big")) if number else None
-    found = await store.backend.queue.list(QueueFilter(), before, 1)
-    if not found or found[0].item.id != id:
-        raise Problem(Status.NOT_FOUND, "not-found", f"no item {id} waits in the queue")
-    return found[0]
-
-
-async def _every(store: Store, filter: QueueFilter, limit: int | None = None) -> AsyncIterator[QueueStatus]:
-    after, left = None, limit
-    while left is None or left > 0:
-        page = await store.backend.queue.list(filter, after, PAGE if left is None else min(PAGE, left))
-        for status in page:
-            yield status
-        if not page:
-            return
-        after = page[-1].item.id
-        left = None if left is None else left - len(page)
-
-
-def _filter(state: str | None, domain: str | None, sender: str | None) -> QueueFilter:
-    return QueueFilter(
-        use=USE,
-        state=ItemState(state) if state is not None else None,
-        domain=check_domain(domain) if domain is not None else None,
-        sender=sender.strip("<>") if sender is not None else None,
-    )
-
-
-_which = (
-    click.option("--domain", metavar="DOMAIN", help="Only items for recipients in this domain."),
-    click.option("--sender", metavar="ADDRESS", help="Only items from this sender; <> is the null one."),
-)
+    A verb takes items by their ids, or --all, or those that match: --domain example.net --older 2d --reply "mailbox full".
+    """
 
 
 def _with_filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    for option in reversed(_which):
+    for option in reversed(FILTERS):
         command = option(command)
     return command
 
 
 def _with_items(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Items by their ids, or all that match."""
+    """Items by their ids, or all, or all that match."""
     command = _with_filters(command)
-    command = click.option("--all", "every", is_flag=True, help="All items (with --domain, --sender: those that match).")(
-        command
-    )
+    command = click.option("--all", "every", is_flag=True, help="All items, or of those that match all.")(command)
     return click.argument("ids", nargs=-1, metavar="[ID]...")(command)
 
 
 async def _chosen(
-    store: Store, ids: tuple[str, ...], every: bool, domain: str | None, sender: str | None, state: str | None = None
-) -> list[QueueStatus]:
-    if bool(ids) == every:
-        raise Problem(Status.USAGE, "usage", "name items by their ids, or --all")
-    if ids and (domain is not None or sender is not None):
-        raise Problem(Status.USAGE, "usage", "--domain and --sender go with --all")
+    store: Store, ids: tuple[str, ...], every: bool, given: dict[str, Any], *, state: ItemState | None = None
+) -> AsyncIterator[list[QueueStatus]]:
+    """Page by page. *state*: the only one that the verb is for. Raises: Problem."""
+    filtered = any(value is not None for value in given.values())
+    if bool(ids) == (every or filtered):
+        raise Problem(Status.USAGE, "usage", "name items by their ids, or by --all or what they have in common, and not by both")
     if ids:
-        return [await _find(store, _identifier(text)) for text in ids]
-    return [status async for status in _every(store, _filter(state, domain, sender))]
+        yield [await find(store, identifier(text)) for text in ids]
+        return
+    wanted = wanted_of(given)
+    if state is not None:
+        if wanted.filter.state not in (None, state):
+            return
+        wanted = wanted.narrowed(state=state)
+    async for page in wanted.pages(store):
+        yield page
 
 
-async def _each(chosen: list[QueueStatus], act: Callable[[QueueStatus], Awaitable[bool]], word: str) -> None:
-    """*act* on each, and say on how many; an item that is gone meanwhile is passed over."""
-    done = [str(status.item.id) for status in chosen if await act(status)]
-    text = f"{len(done)} item{'' if len(done) == 1 else 's'} {word}"
-    the_invocation().out.done(text, items=done, count=len(done), done=word)
+async def _each(
+    pages: AsyncIterator[list[QueueStatus]], act: Act, word: str, more: Callable[[], dict[str, Any]] = dict
+) -> None:
+    """*act* on each, some at a time, and say on how many; an item that is gone meanwhile is passed over. *more*: facts for
+    programs (whatever JSON holds, hence Any), asked for at the end."""
+    named: list[str] = []
+    count = 0
+
+    async def one(status: QueueStatus) -> None:
+        nonlocal count
+        if await act(status):
+            count += 1
+            if len(named) < MOST_NAMED:
+                named.append(str(status.item.id))
+
+    async for page in pages:
+        await some_at_a_time([one(status) for status in page])
+    text = f"{count} item{'' if count == 1 else 's'} {word}"
+    the_invocation().out.done(text, items=named, count=count, done=word, **more())
 
 
 @queue.command("list")
-@click.option(
-    "--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state; held: dead letters."
-)
 @_with_filters
 @click.option("--limit", type=click.IntRange(1), default=1000, show_default=True, metavar="N", help="At most so many.")
 @on_store()
-async def list_items(store: Store, state: str | None, domain: str | None, sender: str | None, limit: int) -> None:
+async def list_items(store: Store, /, limit: int, **given: Any) -> None:
     """Items, by id. A due one is waited for by nobody but a worker, a waiting one has its next attempt later."""
     now = time.time()
-    found = [_facts(status, now) async for status in _every(store, _filter(state, domain, sender), limit)]
+    found = [facts_of(status, now) async for page in wanted_of(given).pages(store, limit) for status in page]
     out = the_invocation().out
     if not out.as_json:
         found = [facts | {"size": size_text(facts["size"])} for facts in found]
-    out.rows(found, ("id", "state", "sender", "recipient", "size", "queued", "attempts", "last_reply"))
+    out.rows(found, ("id", "use", "state", "sender", "recipient", "size", "queued", "attempts", "last_reply"))
+
+
+_BY: Final[dict[str, Callable[[QueueStatus], str]]] = {
+    "domain": lambda status: status.item.domain,
+    "sender": lambda status: f"<{status.item.sender}>",
+    "recipient": lambda status: address_of(status.item, envelope_of(status.item)),
+    "state": lambda status: status.state.value,
+    "use": lambda status: status.item.use,
+    "stream": lambda status: found.stream if isinstance(found := envelope_of(status.item), Outbound) else "-",
+    "reply": lambda status: status.item.last_reply[:60] or "-",
+}
+
+
+@queue.command("count")
+@click.option("--by", type=click.Choice(list(_BY)), default="state", show_default=True, help="What is counted apart.")
+@click.option("--top", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="At most so many lines.")
+@_with_filters
+@on_store()
+async def count_items(store: Store, /, by: str, top: int, **given: Any) -> None:
+    """How many items there are, and how old the oldest is, by what they have in common; the most first."""
+    counts: Counter[str] = Counter()
+    oldest: dict[str, float] = {}
+    async for page in wanted_of(given).pages(store):
+        for status in page:
+            name = _BY[by](status)
+            counts[name] += 1
+            oldest[name] = min(oldest.get(name, status.item.created), status.item.created)
+    rows = [{by: name, "count": count, "oldest": time_text(oldest[name])} for name, count in counts.most_common(top)]
+    the_invocation().out.rows(rows, (by, "count", "oldest"))
 
 
 @queue.command("show")
@@ -154,76 +149,151 @@ async def list_items(store: Store, state: str | None, domain: str | None, sender
 @on_store()
 async def show(store: Store, id: str) -> None:
     """One item."""
-    status = await _find(store, _identifier(id))
-    item, inbound = status.item, _inbound(status.item)
-    facts = _facts(status, time.time()) | {"next_attempt": _time(status.due) if status.state is ItemState.WAITING else None}
-    if inbound is not None:
-        record = await store.directory.account(inbound.copy(item.id).account)
-        facts |= {
-            "user": record.address if record is not None else None,
-            "account": inbound.account.hex(),
-            "detail": inbound.detail or None,
-            "received": _time(inbound.received),
-            "may_be_delivered_already": inbound.repeated or item.attempts > 1,
-            "body": f"{item.body.hash} in {'the blob store' if inbound.place == 'blobs' else 'the queue'}"
-            if item.body is not None
-            else None,
-        }
+    status = await find(store, identifier(id))
+    item, envelope = status.item, envelope_of(status.item)
+    facts = facts_of(status, time.time()) | {"next_attempt": time_text(status.due) if status.state is ItemState.WAITING else None}
+    match envelope:
+        case Inbound():
+            facts |= await _inbound_facts(store, status, envelope)
+        case Outbound():
+            facts |= _outbound_facts(envelope)
+    if envelope is not None:
+        where = "the blob store" if envelope.place == "blobs" else "the queue"
+        facts["body"] = f"{item.body.hash} in {where}" if item.body is not None else None
     the_invocation().out.one(facts)
+
+
+async def _inbound_facts(store: Store, status: QueueStatus, inbound: Inbound) -> dict[str, Any]:
+    record = await store.directory.account(inbound.copy(status.item.id).account)
+    return {
+        "user": record.address if record is not None else None,
+        "account": inbound.account.hex(),
+        "detail": inbound.detail or None,
+        "received": time_text(inbound.received),
+        "may_be_delivered_already": inbound.repeated or status.item.attempts > 1,
+    }
+
+
+def _outbound_facts(outbound: Outbound) -> dict[str, Any]:
+    return {
+        "login": outbound.login or None,
+        "author": f"<{outbound.author}>" if outbound.author else None,
+        "cause": outbound.cause or None,
+        "notify": list(outbound.notify),
+        "original_recipient": outbound.original or None,
+        "envelope_id": outbound.envelope_id or None,
+        "return": outbound.dsn_return or None,
+        "priority": outbound.priority,
+        "requiretls": outbound.requiretls,
+        "smtputf8": outbound.smtputf8,
+        "held_until": time_text(outbound.due) if outbound.due else None,
+        "deliver_by": time_text(outbound.deliver_by) if outbound.deliver_by is not None else None,
+        "sender_was_warned": outbound.warned,
+        "replies": [f"{time_text(at)} {reply}" for at, reply in outbound.trail],
+    }
+
+
+@queue.command("trace")
+@click.argument("message", metavar="MESSAGE-ID|ID")
+@on_store()
+async def trace(store: Store, message: str) -> None:
+    """The whole way of a message that leaves, with every reply: by its Message-ID, or of one item that still waits."""
+    _, steps = await way_of(store, message)
+    out = the_invocation().out
+    if out.as_json:
+        out.rows([facts_of_step(step) for step in steps])
+        return
+    for step in steps:
+        out.text(sentence(step))
 
 
 @queue.command("retry")
 @_with_items
 @on_store()
-async def retry(store: Store, ids: tuple[str, ...], every: bool, domain: str | None, sender: str | None) -> None:
+async def retry(store: Store, /, ids: tuple[str, ...], every: bool, **given: Any) -> None:
     """Make waiting items due now. Held ones stay held (release them), those that a worker has stay with it."""
-    backend = store.backend.queue
+    await _each(_chosen(store, ids, every, given, state=ItemState.WAITING), _at_once(store), "due now")
 
+
+def _at_once(store: Store) -> Act:
     async def now(status: QueueStatus) -> bool:
         if status.state is not ItemState.WAITING:
             return False
+        backend = store.backend.queue
         return await backend.hold(status.item.id) and await backend.release(status.item.id)
 
-    await _each(await _chosen(store, ids, every, domain, sender, "waiting"), now, "due now")
+    return now
+
+
+@queue.command("flush")
+@click.argument("domains", nargs=-1, required=True, metavar="DOMAIN...")
+@on_store()
+async def flush(store: Store, domains: tuple[str, ...]) -> None:
+    """Try now all that waits for a destination: its servers are up again."""
+    names = [check_domain(text) for text in domains]
+
+    async def pages() -> AsyncIterator[list[QueueStatus]]:
+        for name in names:
+            wanted = Wanted(QueueFilter(use="outbound", state=ItemState.WAITING, domain=name))
+            async for page in wanted.pages(store):
+                yield page
+
+    await _each(pages(), _at_once(store), "due now", lambda: {"domains": names})
 
 
 @queue.command("hold")
 @_with_items
 @on_store()
-async def hold(store: Store, ids: tuple[str, ...], every: bool, domain: str | None, sender: str | None) -> None:
+async def hold(store: Store, /, ids: tuple[str, ...], every: bool, **given: Any) -> None:
     """Keep items from being delivered until they are released; a worker that has one lets it go."""
-    await _each(
-        await _chosen(store, ids, every, domain, sender), lambda status: store.backend.queue.hold(status.item.id), "held"
-    )
+    await _each(_chosen(store, ids, every, given), lambda status: store.backend.queue.hold(status.item.id), "held")
 
 
 @queue.command("release")
 @_with_items
 @on_store()
-async def release(store: Store, ids: tuple[str, ...], every: bool, domain: str | None, sender: str | None) -> None:
+async def release(store: Store, /, ids: tuple[str, ...], every: bool, **given: Any) -> None:
     """Let held items go: they are tried now, dead letters too (once more, when they have expired)."""
     await _each(
-        await _chosen(store, ids, every, domain, sender, "held"),
+        _chosen(store, ids, every, given, state=ItemState.HELD),
         lambda status: store.backend.queue.release(status.item.id),
         "released",
     )
+
+
+@queue.command("bounce")
+@_with_items
+@click.option("--reason", default="", metavar="TEXT", help="What the sender is told; otherwise what was heard last.")
+@asks("Give up mail that nobody has got?")
+@on_store()
+async def bounce(store: Store, /, ids: tuple[str, ...], every: bool, reason: str, **given: Any) -> None:
+    """Give up mail that leaves, and tell its senders (those who are ever told: who has logged in)."""
+    if given["use"] is None and (every or any(value is not None for value in given.values())):
+        given["use"] = "outbound"
+    giving_up = GivingUp(store, reason)
+
+    def told() -> dict[str, Any]:
+        return {"told": {told.value: count for told, count in giving_up.told.items()}}
+
+    await _each(_chosen(store, ids, every, given), giving_up.give_up, "given up", told)
+    for why, count in giving_up.told.items():
+        the_invocation().out.note(f"senders of {count}: {why.value}")
 
 
 @queue.command("delete")
 @_with_items
 @asks("Delete mail that nobody has got?")
 @on_store()
-async def delete(store: Store, ids: tuple[str, ...], every: bool, domain: str | None, sender: str | None) -> None:
+async def delete(store: Store, /, ids: tuple[str, ...], every: bool, **given: Any) -> None:
     """Delete items with their mail. Nobody is told."""
-    backend = store.backend
-    bodies = Bodies(backend.blobs, backend.references, store.reactor, overflow=backend.queue_bodies)
+    bodies = bodies_of(store)
 
     async def gone(status: QueueStatus) -> bool:
-        item, inbound = status.item, _inbound(status.item)
-        if not await backend.queue.delete(item.id):
+        body = body_of(status.item)
+        if not await store.backend.queue.delete(status.item.id):
             return False
-        if item.body is not None and inbound is not None:
-            await bodies.forget(Body(inbound.place, item.body), item.id)
+        if body is not None:
+            await bodies.forget(body, status.item.id)
         return True
 
-    await _each(await _chosen(store, ids, every, domain, sender), gone, "deleted")
+    await _each(_chosen(store, ids, every, given), gone, "deleted")
