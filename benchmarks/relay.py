@@ -1,5 +1,6 @@
-"""``python -m benchmarks.relay [--messages N] [--connections N] [--bytes N] [--reactor NAME] [--profile FILE]``: what it
-costs to carry messages to one server, Debian's smtp-sink: the sending engine and its Twisted end alone, without a queue.
+"""``python -m benchmarks.relay [--only alone|whole] [--messages N] [--connections N] [--bytes N]``: what it costs to carry
+messages to Debian's smtp-sink: by the sending engine and its Twisted end *alone*, without a queue; and by the *whole* server,
+in by submission, through the queue, and out again, beside Debian's Postfix.
 """
 
 from __future__ import annotations
@@ -8,53 +9,17 @@ import argparse
 import cProfile
 import gc
 import json
-import os
-import shutil
-import socket
-import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+from benchmarks.relaying import OursRelaying, PostfixRelaying, relay
 from benchmarks.scenarios import message
-from tests.services.processes import free_port
+from tests.services.postfix import Postfix, Sink
 
-__all__ = ["Sink", "main"]
-
-SINK = "/usr/sbin/smtp-sink"
-
-
-class Sink:
-    """smtp-sink (Debian's package postfix): takes everything and throws it away."""
-
-    def __init__(self, *options: str) -> None:
-        self.port = free_port()
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @staticmethod
-    def installed() -> bool:
-        return shutil.which(SINK) is not None
-
-    def start(self) -> None:
-        user = ("-u", "nobody") if os.getuid() == 0 else ()
-        command = [SINK, *user, *self._options, f"127.0.0.1:{self.port}", "256"]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                with socket.create_connection(("127.0.0.1", self.port), 5):
-                    return
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError("smtp-sink does not answer") from None
-                time.sleep(0.02)
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait()
-            self._process = None
+__all__ = ["main"]
 
 
 async def _sender(sending: Any, route: Any, body: bytes, count: int) -> None:
@@ -128,13 +93,39 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--connections", type=int, default=10, help="messages on their way at a time")
     parser.add_argument("--bytes", type=int, default=4096, help="size of a message")
-    parser.add_argument("--reactor", default="asyncio", help="asyncio, as the server uses it, or epoll")
-    parser.add_argument("--profile", default="", help="a file for pstats")
+    parser.add_argument("--only", choices=("alone", "whole"), default="")
+    parser.add_argument("--reactor", default="asyncio", help="asyncio, as the server uses it, or epoll (alone)")
+    parser.add_argument("--profile", default="", help="a file for pstats (alone)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not Sink.installed():
         parser.exit(1, "smtp-sink is not installed: apt-get install postfix\n")
-    if arguments.reactor == "epoll":
+    found: dict[str, dict[str, float]] = {}
+    if arguments.only != "alone":
+        for kind in (OursRelaying, PostfixRelaying):
+            if kind is OursRelaying or Postfix.installed():
+                with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+                    cost = relay(kind, Path(folder), arguments.messages, arguments.bytes, arguments.connections)
+                found[f"whole, {kind.name}"] = {
+                    "cpu_us": cost.cpu_us,
+                    "per_second": cost.messages / cost.seconds,
+                    "taken_per_second": cost.messages / cost.taken_seconds,
+                }
+    if arguments.only != "whole":
+        found["alone"] = _alone(arguments.reactor, arguments.messages, arguments.connections, arguments.bytes, arguments.profile)
+    if arguments.json:
+        print(json.dumps({name: {key: round(value, 1) for key, value in each.items()} for name, each in found.items()}))
+        return
+    print(f"{arguments.messages} messages of {arguments.bytes} octets over {arguments.connections} connections")
+    for name, each in found.items():
+        print(
+            f"{name:16}{each['cpu_us']:8.0f} us of CPU each ({1e6 / each['cpu_us']:.0f} per CPU second), "
+            f"{each['per_second']:.0f} a second"
+        )
+
+
+def _alone(reactor: str, messages: int, connections: int, size: int, profile: str) -> dict[str, float]:
+    if reactor == "epoll":
         from twisted.internet import epollreactor
 
         epollreactor.install()
@@ -142,20 +133,13 @@ def main() -> None:
         from twisted.internet import asyncioreactor
 
         asyncioreactor.install()
-    sink = Sink()
-    sink.start()
-    try:
-        found = measure(sink.port, arguments.messages, arguments.connections, arguments.bytes, arguments.profile)
-    finally:
-        sink.stop()
-    if arguments.json:
-        print(json.dumps({key: round(value, 1) for key, value in found.items()}))
-    else:
-        print(
-            f"{arguments.messages} messages of {arguments.bytes} octets over {arguments.connections} connections: "
-            f"{found['cpu_us']:.0f} us of CPU each ({1e6 / found['cpu_us']:.0f} per CPU second), "
-            f"{found['per_second']:.0f} a second"
-        )
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        sink = Sink(Path(folder))
+        sink.start()
+        try:
+            return measure(sink.port, messages, connections, size, profile)
+        finally:
+            sink.stop()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Debian's Postfix as the other side of a conversation: takes mail by SMTP, and gives what it takes to somebody's LMTP."""
+"""Debian's Postfix as the other side of a conversation: takes mail by SMTP, keeps it or gives it to somebody's LMTP, and
+hands on what is for others."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import socket
 import time
@@ -36,7 +38,7 @@ class Sink(Killable):
 
 
 class Postfix(Killable):
-    """Takes mail for *domain*; offers STARTTLS with *certificate* (PEM, key and chain together)."""
+    """Takes mail for *domain*; offers STARTTLS with *certificate* (PEM, key and chain together). *more*: settings."""
 
     def __init__(
         self, folder: Path, lmtp_port: int, domain: str, certificate: Path | None = None, more: Mapping[str, str] | None = None
@@ -92,12 +94,48 @@ class Postfix(Killable):
             "error unix - - n - - error\n"
             "retry unix - - n - - error\n"
             "lmtp unix - - n - - lmtp\n"
+            "virtual unix - n n - - virtual\n"
             "anvil unix - - n - 1 anvil\n"
             "scache unix - - n - 1 scache\n"
             "postlog unix-dgram n - n - 1 postlogd\n"
         )
         words = [f"{_SBIN}/postfix", "-c", str(folder / "etc"), "start-fg"]
         self.process = Process("postfix", words, folder, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+
+    @staticmethod
+    def keeping(folder: Path, domain: str, users: list[str], other: str, other_port: int, certificate: Path) -> Postfix:
+        """One that keeps mail for *users* in `maildir`, and sends what is for *other* to a server on loopback."""
+        known = " ".join(f"{{ {user}@{domain} = inbox/ }}" for user in users)
+        owner = pwd.getpwnam("mail")
+        postfix = Postfix(
+            folder,
+            0,
+            domain,
+            certificate,
+            {
+                "virtual_transport": "virtual",
+                "virtual_mailbox_base": str(folder / "mail"),
+                "virtual_mailbox_maps": f"inline:{{ {known} }}",
+                "virtual_minimum_uid": "1",
+                "virtual_uid_maps": f"static:{owner.pw_uid}",
+                "virtual_gid_maps": f"static:{owner.pw_gid}",
+                "transport_maps": f"inline:{{ {{ {other} = smtp:[127.0.0.1]:{other_port} }} }}",
+                "smtp_tls_security_level": "may",
+                "minimal_backoff_time": "5s",
+                "queue_run_delay": "5s",
+            },
+        )
+        (folder / "mail").mkdir()
+        os.chown(folder / "mail", owner.pw_uid, owner.pw_gid)
+        return postfix
+
+    def mail(self) -> list[bytes]:
+        """What it has kept, oldest first."""
+        files = sorted((self.folder / "mail/inbox/new").glob("*"), key=lambda path: path.stat().st_mtime_ns)
+        return [path.read_bytes() for path in files]
+
+    def log(self) -> str:
+        return self.process.end_of_log(200)
 
     @staticmethod
     def installed() -> bool:
