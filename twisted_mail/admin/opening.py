@@ -130,7 +130,7 @@ async def opened(reactor: Any, configuration: Configuration, *, create: bool = F
         )
     _check_user(configuration.data)
     prepare_data(configuration.data)
-    stores = open_stores(reactor, configuration)
+    stores = open_stores(reactor, configuration, search=True)
     await stores.backend.start()  # not stores.start(), which does not say whether a later attempt may succeed
     try:
         yield Store(configuration, stores.backend, stores.accounts, reactor)

@@ -103,7 +103,9 @@ async def create_user(
 
 
 async def erase_account(store: Store, account: AccountId) -> None:
-    """Forget the account's log, lists and message rows. Blobs that nobody else holds are swept later."""
+    """Forget the account's search shard, lists, message rows and log. Blobs that nobody else holds are swept later."""
+    if store.backend.search is not None:
+        await store.backend.search.drop(account)
     for bucket in await _list_buckets(store, account):
         await store.backend.lists.drop(account, bucket)
     store.accounts.forget(account)
