@@ -32,6 +32,7 @@ from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings as IMAPSettings
 from twisted_mail.pop3.server import POP3ServerFactory
 from twisted_mail.pop3.settings import Settings as POP3Settings
+from twisted_mail.queueing.leasing import LeaseSettings
 from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
@@ -215,9 +216,11 @@ class _Suite:
                 backend.directory,
                 self._reactor,
                 settings=WorkerSettings(
-                    concurrent=settings.concurrent,
-                    lease_seconds=settings.lease,
-                    margin_seconds=settings.lease / 6,
+                    lease=LeaseSettings(
+                        concurrent=settings.concurrent,
+                        lease_seconds=settings.lease,
+                        margin_seconds=settings.lease / 6,
+                    ),
                     retry=RetrySettings(expire_seconds=settings.expire),
                 ),
                 counts=self._counts,

@@ -16,6 +16,7 @@ from tests.delivery.support import PEER
 from twisted_mail.account.service import AccountService
 from twisted_mail.delivery import Bodies, DeliveryCounts, DeliverySettings, InboundQueue, MailIntake, SpoolFolder, Ways
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
+from twisted_mail.queueing.leasing import LeaseSettings
 from twisted_mail.services import Envelope
 from twisted_mail.storage import open_backend
 from twisted_mail.storage.interfaces import AccountRecord, Domain, EngineContext, QueueFilter
@@ -67,7 +68,7 @@ class QueueOnSQLiteTests(TestCase):
             self.accounts,
             self.backend.directory,
             reactor,
-            settings=WorkerSettings(poll_seconds=0.05),
+            settings=WorkerSettings(lease=LeaseSettings(poll_seconds=0.05)),
             counts=self.counts,
         )
         queue.wake(self.worker.wake)

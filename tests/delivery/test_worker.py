@@ -10,7 +10,8 @@ from twisted.internet.defer import Deferred
 
 from tests.delivery.queue_house import ANN, BOB, MESSAGE, Death, Node, QueueHouse, for_ever
 from tests.delivery.support import run
-from twisted_mail.delivery.failing import Again, Failure, Hold, Kind, RetrySettings, crashes, decide, reply_text
+from twisted_mail.delivery.failing import Again, Failure, Hold, Kind, RetrySettings, decide
+from twisted_mail.queueing.leasing import crashes, reply_text
 from twisted_mail.storage.interfaces import ItemState, QueueItem
 from twisted_mail.values import DeliveryId
 

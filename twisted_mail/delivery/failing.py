@@ -7,17 +7,15 @@ operator sees (`mailctl queue`) and lets go or deletes.
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from twisted_mail.account.errors import OverQuota
 from twisted_mail.delivery.items import NewerVersion
 from twisted_mail.queueing.limits import TooSlow
 from twisted_mail.storage.interfaces import Corrupt, NotFound, QueueItem, StorageError
 
-__all__ = ["Again", "Failure", "Hold", "Kind", "RetrySettings", "crashes", "decide", "failure_of", "reply_text"]
+__all__ = ["Again", "Failure", "Hold", "Kind", "RetrySettings", "decide", "failure_of"]
 
 
 class Kind(enum.Enum):
@@ -100,18 +98,3 @@ def decide(
     )
     delay = min(first * 2.0 ** min(max(item.attempts - 1, 0), 30), most)
     return Again(delay * (0.75 + random() / 2))
-
-
-_ATTEMPT: Final = re.compile(r"attempt (\d+): ")
-
-
-def reply_text(item: QueueItem, text: str) -> str:
-    """What is written down of an attempt; it says which attempt that was."""
-    return f"attempt {item.attempts}: {text}"[:1000]
-
-
-def crashes(item: QueueItem) -> int:
-    """Attempts before this one, after the last that something was written down of: their workers died, or lost their
-    leases."""
-    found = _ATTEMPT.match(item.last_reply)
-    return max(item.attempts - 1 - (int(found[1]) if found else 0), 0)
