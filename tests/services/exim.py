@@ -59,6 +59,7 @@ class Exim(Killable):
             (folder / name).write_text(f"Debian-exim:{rest}\n" + Path(f"/etc/{name}").read_text())
         # It runs itself again as that user, who may not read the cache.
         program = Path(shutil.copy(root / "usr/sbin/exim4", folder / "exim4"))
+        program.chmod(0o755)  # not setuid: that would keep it from seeing those files
         library = Path(shutil.copy(next((root / "usr/lib").rglob("libnss_wrapper.so*")), folder))
         configuration = folder / "exim.conf"
         configuration.write_text(
