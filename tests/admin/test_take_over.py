@@ -44,6 +44,7 @@ class Store:
         engines = (SimpleNamespace(session=session),)
         live = SimpleNamespace(alive=alive)
         self.backend = SimpleNamespace(members=live, engines=engines, messages=None)
+        self.reactor: Any = None
         self.accounts = SimpleNamespace(settings=SimpleNamespace(default_mailboxes=()))
 
 
@@ -64,7 +65,11 @@ def test_as_long_as_anything_speaks_for_it_nothing_is_done(
 
     store = Store(members, [("192.0.2.1", 9042)], copies)
     monkeypatch.setattr(of_cql, "LostCentre", lambda session: store.centre)
-    monkeypatch.setattr(takeover, "_answers", lambda address, port: listens)
+
+    async def answers(reactor: Any, address: str, port: int) -> bool:
+        return listens
+
+    monkeypatch.setattr(takeover, "_answers", answers)
 
     async def main(reactor: Any) -> str:
         try:
@@ -76,3 +81,18 @@ def test_as_long_as_anything_speaks_for_it_nothing_is_done(
         return ""
 
     assert run(main) == why
+
+
+def test_a_node_is_taken_for_alive_when_it_takes_connections() -> None:
+    from twisted.internet.protocol import Factory, Protocol
+
+    from twisted_mail.admin.running import run
+
+    async def main(reactor: Any) -> tuple[bool, bool]:
+        port = reactor.listenTCP(0, Factory.forProtocol(Protocol), interface="127.0.0.1")
+        number = port.getHost().port
+        listening = await takeover._answers(reactor, "127.0.0.1", number)
+        await port.stopListening()
+        return listening, await takeover._answers(reactor, "127.0.0.1", number)
+
+    assert run(main) == (True, False)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from dataclasses import asdict, replace
 from typing import Any, Final
 
 import click
-from twisted.internet.threads import deferToThread
+from twisted.internet.endpoints import TCP4ClientEndpoint, TCP6ClientEndpoint
+from twisted.internet.error import ConnectError
+from twisted.internet.protocol import Factory, Protocol
 
 from twisted_mail.account.buckets import buckets_of
 from twisted_mail.account.errors import AccountError
@@ -86,7 +87,7 @@ async def ready(store: Store, lost: str, here: str) -> Takeover:
 
     centre = LostCentre(session)
     for address, port in centre.nodes(lost):
-        if await deferToThread(_answers, address, port):
+        if await _answers(store.reactor, address, port):
             text = f"the database node {address} of {lost} takes connections: that data centre is not gone"
             raise Problem(Status.CONFLICT, "home-alive", text, nodes=[address])
     copies = dict(await centre.replication())
@@ -105,11 +106,14 @@ async def ready(store: Store, lost: str, here: str) -> Takeover:
     )
 
 
-def _answers(address: str, port: int) -> bool:
+async def _answers(reactor: Any, address: str, port: int) -> bool:
+    """Whether anybody takes connections there."""
+    endpoint = TCP6ClientEndpoint if ":" in address else TCP4ClientEndpoint
     try:
-        socket.create_connection((address, port), ANSWER_SECONDS).close()
-    except OSError:
+        peer: Any = await endpoint(reactor, address, port, timeout=ANSWER_SECONDS).connect(Factory.forProtocol(Protocol))
+    except ConnectError:
         return False
+    peer.transport.loseConnection()
     return True
 
 
