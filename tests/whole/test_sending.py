@@ -13,6 +13,8 @@ import pytest
 
 from tests.whole.two_domains import TwoDomains, eventually
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoDomains]:
