@@ -88,7 +88,9 @@ _STATE = "CASE WHEN held THEN 'held' WHEN due <= :now THEN 'due' WHEN token IS N
 
 def _list(db: sqlite3.Connection, parameters: dict[str, Any]) -> list[Row]:
     conditions = ["id > :after"]
-    conditions += [f"{name} = :{name}" for name in ("use", "domain", "sender") if parameters[name] is not None]
+    # not by the index of what is due (hence the +): all that it finds would be sorted again for each page
+    columns = {"use": "+use", "domain": "domain", "sender": "+sender"}
+    conditions += [f"{column} = :{name}" for name, column in columns.items() if parameters[name] is not None]
     if parameters["state"] is not None:
         conditions.append(f"{_STATE} = :state")
     return db.execute(
