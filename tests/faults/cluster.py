@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -46,8 +45,6 @@ NODES: Final = {
 }
 AWAY: Final = ("mx2", "worker2", "imap2")
 """One of each kind, to be cut off from their stores."""
-GOSSIP_SECONDS: Final = 4.0
-"""Until the others take a Cassandra node that is back for alive."""
 LEASE: Final = '[delivery]\nlease = "20s"\n'
 """What a dead worker had leased comes again soon."""
 SHORT_PAST: Final = '[account]\nretention = "5s"\n'
@@ -99,8 +96,9 @@ class House:
         victims: dict[str, Sequence[Victim]] = {}
         self.spoiled: list[SpoiledStore | SpoiledAnswers] = []
         metadata, blobs = database.url(name), versity.url(name)
-        if isinstance(database, Cassandra):
-            victims["cassandra"] = database.nodes
+        self.database = database if isinstance(database, Cassandra) else None
+        if self.database is not None:
+            victims["cassandra"] = self.database.nodes
         if not os.environ.get("NATS"):
             victims["nats"] = running.nats_cluster(3).nodes
         if isinstance(versity, VersityGateway):
@@ -161,8 +159,9 @@ class House:
         return self.victims[kind]
 
     def settled(self, kind: str) -> None:
-        if kind == "cassandra":
-            time.sleep(GOSSIP_SECONDS)
+        """A server of *kind* was brought back: wait until the others of its kind know."""
+        if kind == "cassandra" and self.database is not None:
+            self.database.wait_until_whole()
 
     def run(
         self,

@@ -91,6 +91,7 @@ def test_what_clients_were_answered_holds_when_the_disk_of_a_cassandra_node_is_f
         node.kill()
         disk.take_out()
         node.start()
+        house.settled("cassandra")
     counts = house.recorder.counts()
     assert counts["arrived answered"] > 50 and counts["stored answered"] > 50, counts
     print(what, counts, house.recorder.notes)
