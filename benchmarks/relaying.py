@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import json
 import socket
 import subprocess
 import sys
@@ -77,12 +78,13 @@ class Relaying(ABC):
 
 
 class OursRelaying(Relaying):
-    """`twistd mail`: submission, the embedded queue, the relay."""
+    """`twistd mail`: submission, the embedded queue, the relay. It signs nothing, as Postfix does not by itself either."""
 
     name = "ours"
 
-    def __init__(self, folder: Path, sink_port: int, workers: int = 1) -> None:
+    def __init__(self, folder: Path, sink_port: int, workers: int = 1, *, signed: bool = False) -> None:
         folder.mkdir(parents=True)
+        self._signed = signed
         self.port = free_port()
         self.login = (f"user@{DOMAIN}", PASSWORD)
         self._folder = folder
@@ -102,6 +104,11 @@ class OursRelaying(Relaying):
             (["user", "add", f"user@{DOMAIN}", "--password-stdin"], PASSWORD.encode() + b"\n"),
         ):
             subprocess.run([*self._ctl, *words], input=given, check=True, capture_output=True)
+        if not self._signed:
+            listed = subprocess.run([*self._ctl, "--json", "dkim", "list", DOMAIN], check=True, capture_output=True).stdout
+            for key in json.loads(listed):
+                words = [*self._ctl, "dkim", "delete", DOMAIN, key["selector"], "--yes"]
+                subprocess.run(words, check=True, capture_output=True)
         self.process.start()
         deadline = time.monotonic() + 60
         while True:

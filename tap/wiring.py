@@ -202,6 +202,7 @@ class _Suite:
             self._reactor,
             overflow=backend.queue_bodies,
             trouble=lambda: self._trouble("blobs", "references"),
+            recent_bytes=16 << 20,
         )
         spools = SpoolFolder(configuration.data / "spool", self._spool.defer)
         queue = InboundQueue(

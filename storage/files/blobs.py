@@ -39,6 +39,8 @@ READ_AHEAD: Final = 8 * CHUNK
 """What is read from disk at a time."""
 BUFFER: Final = 262_144
 """What a writer gathers before it asks a thread to write."""
+SMALL: Final = 32_768
+"""So much is hashed where it is, without a thread."""
 LEFT_OVER_SECONDS: Final = 86_400.0
 """Age at which a temporary file is nobody's any more: no message takes a day to come in."""
 TEMPORARY: Final = "incoming"
@@ -194,9 +196,13 @@ class _Writer:
             raise ValueError("the blob is finished")
         chosen = 0
         if generation is not None:
-            await self._in_thread(self._flush, self._take())
+            if self._in_threads or self._buffered > SMALL:
+                await self._in_thread(self._flush, self._take())
+                asked = BlobRef(self._hash.hexdigest(), self._size)
+            else:  # of what is small the hash costs less than a thread's turn, of which `_finish` is one anyway
+                asked = BlobRef(sha256(b"".join(self._buffer)).hexdigest(), self._buffered)
             try:
-                chosen = await generation(BlobRef(self._hash.hexdigest(), self._size))
+                chosen = await generation(asked)
             except Exception:
                 await self.abort()
                 raise

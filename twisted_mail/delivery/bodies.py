@@ -34,6 +34,31 @@ def holder_of(delivery: DeliveryId) -> str:
     return f"q/{delivery}"
 
 
+RECENT_EACH: Final = 65_536
+"""What is larger is not kept in memory."""
+
+
+class _Recent:
+    """Small bodies by what they are; the oldest go when there are more than *most* octets of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._octets = 0
+        self._bodies: dict[BlobRef, bytes] = {}
+
+    def add(self, ref: BlobRef, octets: bytes) -> None:
+        if len(octets) > self._most or ref in self._bodies:
+            return
+        self._bodies[ref] = octets
+        self._octets += len(octets)
+        while self._octets > self._most:
+            oldest = next(iter(self._bodies))
+            self._octets -= len(self._bodies.pop(oldest))
+
+    def get(self, ref: BlobRef) -> bytes | None:
+        return self._bodies.get(ref)
+
+
 @dataclass(frozen=True, slots=True)
 class Body:
     """Where the octets of an item are."""
@@ -55,14 +80,17 @@ class Bodies:
         *,
         overflow: Blobs | None = None,
         trouble: Callable[[], str | None] = lambda: None,
+        recent_bytes: int = 0,
     ) -> None:
         """*overflow*: the queue's own store, bounded; it raises `Refused` when it is full. *trouble* says, without waiting,
-        what is the matter with *blobs* or *references*; None: nothing that is known."""
+        what is the matter with *blobs* or *references*; None: nothing that is known. *recent_bytes*: so much of what was
+        kept last stays in memory too, as a message is mostly read in the moment after it was put."""
         self._blobs = blobs
         self._references = references
         self._clock = clock
         self._overflow = overflow
         self._trouble = trouble
+        self._recent = _Recent(recent_bytes)
 
     async def keep(self, octets: Octets, ids: Sequence[DeliveryId]) -> Mapping[DeliveryId, Body]:
         """Make a message durable for the items *ids*.
@@ -97,15 +125,22 @@ class Bodies:
                 number = lowest
 
         writer = self._blobs.writer()
+        gathered: list[bytes] = []
+        size = 0
         try:
             async for chunk in octets():
                 await writer.write(chunk)
+                size += len(chunk)
+                if size <= RECENT_EACH:
+                    gathered.append(chunk)
             ref = await writer.finish(generation)
         except BaseException:
             await self._abort(writer.abort)
             await self._let_go(held, ids)
             raise
         await self._let_go(held[:-1], ids)
+        if size <= RECENT_EACH:
+            self._recent.add(ref, b"".join(gathered))
         return ref
 
     async def _keep_apart(self, store: Blobs, octets: Octets, ids: Sequence[DeliveryId]) -> Mapping[DeliveryId, Body]:
@@ -130,6 +165,10 @@ class Bodies:
     async def open(self, body: Body) -> AsyncIterator[bytes]:
         """The message's octets. Raises: StorageError (NotFound, Corrupt, Unavailable)."""
         if body.place == "blobs":
+            recent = self._recent.get(body.ref)
+            if recent is not None:
+                yield recent
+                return
             async for chunk in self._blobs.open(body.ref):
                 yield chunk
             return
