@@ -35,7 +35,7 @@ WRITES: Final = 8
 """Such groups under way at once, of one caller."""
 KEYS: Final = 100
 """Rows asked for at once."""
-KEYS_LARGE: Final = 16
+KEYS_LARGE: Final = 32
 """The same where a column is wanted that may be large."""
 LARGE: Final = frozenset({"header", "search_text", "inline", "layout"})
 AHEAD: Final = 2
