@@ -30,7 +30,7 @@ def db() -> Iterator[sqlite3.Connection]:
 
 @pytest.mark.parametrize(
     ("use", "state", "domain", "sender"),
-    product((None, "outbound"), (None, "waiting"), (None, "a.example"), (None, "ann@example.org")),
+    list(product((None, "outbound"), (None, "waiting"), (None, "a.example"), (None, "ann@example.org"))),
 )
 def test_no_page_is_sorted(
     db: sqlite3.Connection, use: str | None, state: str | None, domain: str | None, sender: str | None
