@@ -221,12 +221,14 @@ class QueueHouse:
         for _ in range(int(seconds / step)):
             self.clock.advance(step)
 
-    def give(self, node: Node, *recipients: str, message: bytes = MESSAGE, wait: float = 0.0) -> list[Outcome]:
+    def give(
+        self, node: Node, *recipients: str, message: bytes = MESSAGE, wait: float = 0.0, sender: str = "a@b.example"
+    ) -> list[Outcome]:
         """Deliver through *node*; the outcomes, or none if it still waits after *wait* seconds."""
 
         async def deliver() -> Any:
             envelope = Envelope(
-                "a@b.example",
+                sender,
                 tuple([await node.intake.recipient(each, identity=None) for each in recipients]),
                 PEER,
                 "client.example",

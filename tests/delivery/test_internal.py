@@ -40,6 +40,9 @@ class Programs:
     def ours(self, address: str) -> bool:
         return address.startswith(("b+", "srs0="))
 
+    def bounces_only(self, address: str) -> bool:
+        return address.startswith("srs0=")
+
     async def leads_to(self, address: str) -> str | None:
         if address.startswith("b+"):
             return None
@@ -126,6 +129,23 @@ def test_the_server_reads_what_comes_to_its_own_addresses(house: QueueHouse) -> 
     assert outcome.refused is not None and outcome.refused.temporary
 
 
+@pytest.mark.parametrize(("sender", "taken"), [("", True), ("a@b.example", False), (ANN, False)])
+def test_a_rewritten_sender_takes_bounces_and_is_no_relay(house: QueueHouse, sender: str, taken: bool) -> None:
+    """Whoever forges a sender to a forward of ours gets an address here that leads to it."""
+    node = with_programs(house, Programs())
+
+    async def begin() -> None:
+        recipients = tuple([await node.intake.recipient(each, identity=None) for each in (BOB, f"srs0={ANN.replace('@', '=')}@x")])
+        await (await node.intake.begin(Envelope(sender, recipients, PEER, "client.example", "ESMTP"))).abort()
+
+    if taken:
+        run(begin())
+    else:
+        with pytest.raises(MailRefused) as refused:
+            run(begin())
+        assert refused.value.reason is Refusal.RELAY_DENIED
+
+
 def test_no_more_than_a_megabyte_is_read(house: QueueHouse) -> None:
     programs = Programs()
     node = with_programs(house, programs)
@@ -135,10 +155,10 @@ def test_no_more_than_a_megabyte_is_read(house: QueueHouse) -> None:
 
 def test_a_rewritten_sender_leads_back_to_whom_it_was_made_of(house: QueueHouse) -> None:
     node = with_programs(house, Programs())
-    [outcome] = house.give(node, "srs0=ann=example.org@example.org")
+    [outcome] = house.give(node, "srs0=ann=example.org@example.org", sender="")
     assert outcome.refused is None and len(house.mailbox(ANN)) == 1
     with pytest.raises(MailRefused):
-        house.give(node, "srs0=@example.org")
+        house.give(node, "srs0=@example.org", sender="")
 
 
 def test_a_submission_to_ones_own_server_is_held_as_long_as_was_asked_for(house: QueueHouse) -> None:

@@ -162,7 +162,10 @@ class MailIntake:
 
     async def begin(self, envelope: Envelope) -> Incoming:
         """See `services.Intake.begin`."""
-        settings = self._settings
+        settings, returns = self._settings, self._returns
+        if envelope.sender and returns is not None:
+            if any(returns.bounces_only(recipient.address) for recipient in envelope.recipients):
+                raise MailRefused(Refusal.RELAY_DENIED)
         remote = any(isinstance(each, Target) and each.remote for each in envelope.recipients)
         return IncomingMail(
             self._ways,

@@ -39,6 +39,10 @@ class Returns(Protocol):
     def ours(self, address: str) -> bool:
         """Asked of every recipient before the directory is."""
 
+    def bounces_only(self, address: str) -> bool:
+        """Whether only the null sender may write to *address*: it stands for somebody elsewhere, and others would have a
+        relay in it."""
+
     async def leads_to(self, address: str) -> str | None:
         """Whom *address*, one of `ours`, stands for; None: `take` reads what comes. Raises: MailRefused, StorageError."""
 

@@ -44,6 +44,10 @@ class Returning:
             or (bool(self._tls_addresses) and address.lower() in self._tls_addresses)
         )
 
+    def bounces_only(self, address: str) -> bool:
+        """Rewritten senders: whoever got one made, of any address, could send to that address through us."""
+        return self._srs is not None and self._srs.ours(address)
+
     async def leads_to(self, address: str) -> str | None:
         """Whom *address*, one of `ours`, stands for; None: it is read here. Raises: MailRefused, StorageError."""
         if self._srs is None or not self._srs.ours(address):
