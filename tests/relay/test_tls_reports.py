@@ -300,9 +300,16 @@ class ReceivedTests(ReportCase):
         self.clock.advance(91 * 86_400)
         self.assertEqual(self.now(self.received.list("example.org")), [])
 
+    def test_a_policy_of_a_host_is_kept_with_its_domain(self) -> None:
+        for number, host in enumerate(("mx1.mail.example.org", "mx.provider.example")):  # the other's by the message's own word
+            tlsa = replace(REPORT, id=str(number), policies=(replace(REPORT.policies[0], kind="tlsa", domain=host),))
+            self.now(self.received.take(self.message(tlsa)))
+        kept = self.now(self.received.list("example.org"))
+        self.assertEqual({summary.domain for summary in kept}, {"mx1.mail.example.org", "mx.provider.example"})
+
     def test_what_is_said_of_others_or_cannot_be_read_is_not(self) -> None:
         foreign = replace(REPORT, policies=(replace(REPORT.policies[0], domain="evil.example"),))
-        self.now(self.received.take(self.message(foreign)))
+        self.now(self.received.take(self.message(foreign).replace(b"TLS-Report-Domain: example.org", b"TLS-Report-Domain: evil.example")))
         self.assertEqual(self.now(self.received.list("evil.example")), [])
         self.assertIsNone(self.now(self.received.take(b"Subject: hello\r\n\r\nhello\r\n")))
         self.assertIsNone(self.now(self.received.take(self.message().replace(b"H4sI", b"AAAA"))))

@@ -5,13 +5,20 @@ from __future__ import annotations
 import email
 import email.policy
 import re
+import smtplib
+import time
 from collections.abc import Iterator
 from email.message import EmailMessage
+from typing import Any
 
 import dkim
 import pytest
 
+from tests.admin.calling import Mailctl
 from tests.whole.two_domains import TwoDomains, eventually
+from twisted_mail.admin.opening import Store
+from twisted_mail.relay.tls_reports import TLSReports, TLSReportSettings, day_of
+from twisted_mail.tap.relaying import resolver_of
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -76,6 +83,14 @@ def test_a_server_that_is_not_the_one_that_is_signed_for_gets_nothing(world: Two
     assert world.b.inbox(message_id) is None
 
 
+def test_somebody_who_takes_starttls_away_gets_nothing(world: TwoDomains) -> None:
+    message_id = world.a.submit("bob@stripped.b.test", "not in the clear")
+    step = world.a.step(message_id, "deferred")
+    assert step.reply.startswith("451 4.7.4"), step
+    said = b"".join(world.between.sent)
+    assert said.startswith(b"EHLO mx.a.test\r\n") and b"MAIL" not in said
+
+
 @pytest.mark.parametrize(
     ("recipient", "code"), [("nobody@b.test", "5.1.1"), ("bob@null.a.test", "5.1.10"), ("bob@nowhere.b.test", "5.1.2")]
 )
@@ -102,3 +117,33 @@ def test_ten_at_once(world: TwoDomains) -> None:
 
     ids = [world.b.submit("ann@a.test", f"number {number}") for number in range(10)]
     assert all(arrived(each) for each in ids)
+
+
+def test_how_it_went_is_reported_and_read(world: TwoDomains) -> None:
+    world.a.process.stop(30.0)  # what was counted is written down
+    sent: list[tuple[bytes, str]] = []
+
+    async def report(store: Store) -> None:
+        async def submit(message: bytes, recipient: str) -> None:
+            sent.append((message, recipient))
+
+        dns = resolver_of(store.reactor, store.configuration)
+        settings = TLSReportSettings(organization="A", submitter="mx.a.test", contact="tls-report@a.test")
+        reports = TLSReports(dns, store.backend.records, store.reactor, submit, settings, node="test")
+        done = [await reports.send(day_of(time.time() - ago)) for ago in (0, 3600)]  # the tests may pass midnight
+        assert all(done)
+
+    Mailctl(world.a.folder).inside(report)
+    assert {recipient for _, recipient in sent} == {"tls-report@b.test"}
+    for message, recipient in sent:
+        with smtplib.SMTP(world.b.address, world.port, timeout=120) as client:
+            client.sendmail("tls-report@a.test", [recipient], message)
+
+    def told() -> list[dict[str, Any]]:
+        rows = Mailctl(world.b.folder).json("tls-report", "list", "b.test")
+        assert isinstance(rows, list)
+        return rows
+
+    rows = eventually(told, otherwise=world.b.process.end_of_log)
+    assert {(row["organization"], row["policy"], row["failed"]) for row in rows} == {("A", "tlsa", 0)}
+    assert sum(row["sessions"] for row in rows) >= 1

@@ -9,6 +9,7 @@ import http.server
 import imaplib
 import os
 import smtplib
+import socket
 import sqlite3
 import ssl
 import sys
@@ -190,6 +191,37 @@ class PolicyHost:
         self._thread.join(10)
 
 
+class Between:
+    """Somebody on the way to a server, at an address of his own, who takes STARTTLS out of what it says."""
+
+    def __init__(self, server: tuple[str, int], port: int) -> None:
+        self.address = loopback_address()
+        self.sent: list[bytes] = []
+        """What clients said."""
+        self._server = server
+        self._listening = socket.create_server((self.address, port))
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed
+            while True:
+                client, _ = self._listening.accept()
+                server = socket.create_connection(self._server, SECONDS)
+                threading.Thread(target=self._pass_on, args=(client, server, self.sent.append), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(server, client, lambda data: None), daemon=True).start()
+
+    @staticmethod
+    def _pass_on(here: socket.socket, there: socket.socket, seen: Callable[[bytes], None]) -> None:
+        with contextlib.suppress(OSError), here, there:
+            while data := here.recv(65536):
+                seen(data)
+                there.sendall(data.replace(b"STARTTLS", b"XSTRIPPED"))
+
+    def stop(self) -> None:
+        self._listening.close()
+
+
 class TwoDomains:
     """``a.test`` is not signed and has an MTA-STS policy; ``b.test`` is signed and has TLSA records."""
 
@@ -206,18 +238,23 @@ class TwoDomains:
             folder / "web", server("mta-sts.a.test", issuer=root), web_address,
             "version: STSv1\nmode: enforce\nmx: mx.a.test\nmax_age: 86400\n",
         )  # fmt: skip
+        b_address = loopback_address()
+        self.between = Between((b_address, self.port), self.port)
         settings = (
             f'[relay]\nport = {self.port}\nmta_sts_port = {self.web.port}\nrefused = []\nipv6 = false\nretry = ["1h"]\n'
+            'tls_reports = "tls-report@DOMAIN"\n'
             f'[dns]\nservers = ["{self.unbound.address}:{self.unbound.port}"]\ndnssec = true\n{extra}'
         )
         environment = {"SSL_CERT_FILE": str(folder / "root.pem")}
         certificates = {"a.test": server("mx.a.test", issuer=root), "b.test": server("mx.b.test")}
         self.a, self.b = (
             Instance(
-                folder / domain, domain, user, address=loopback_address(), smtp_port=self.port, certified=certified, extra=settings,
-                environment=environment,
+                folder / domain, domain, user, address=address, smtp_port=self.port, certified=certified,
+                extra=settings.replace("DOMAIN", domain), environment=environment,
             )
-            for (domain, certified), user in zip(certificates.items(), ("ann", "bob"))
+            for (domain, certified), user, address in zip(
+                certificates.items(), ("ann", "bob"), (loopback_address(), b_address)
+            )
         )  # fmt: skip
         keys_a, keys_b = self.a.prepare(), self.b.prepare()
         self.publish(
@@ -230,7 +267,8 @@ class TwoDomains:
             "b.test",
             f"@ MX 10 mx\nmx A {self.b.address}\n{keys_b}{self.tlsa('mx', self.b.certified)}"
             f"wrong MX 10 other\nother A {self.b.address}\n{self.tlsa('other', certificates['a.test'])}"
-            f"bare MX 10 unsaid\nunsaid A {self.b.address}\n",
+            f"stripped MX 10 between\nbetween A {self.between.address}\n{self.tlsa('between', self.b.certified)}"
+            '_smtp._tls TXT "v=TLSRPTv1; rua=mailto:tls-report@b.test"\n',
         )
         for instance in (self.a, self.b):
             instance.process.start()
@@ -256,5 +294,5 @@ class TwoDomains:
         return None
 
     def stop(self) -> None:
-        for part in (self.a, self.b, self.web, self.unbound, self.knot):
+        for part in (self.a, self.b, self.between, self.web, self.unbound, self.knot):
             part.stop()

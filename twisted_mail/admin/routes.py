@@ -108,6 +108,7 @@ def _summary(each: Summary) -> dict[str, Any]:
         "day": each.begin[:10],
         "organization": each.organization,
         "policy": each.kind,
+        "of": each.domain,
         "sessions": each.successes + each.failures,
         "failed": each.failures,
         "reasons": list(each.reasons),
@@ -130,4 +131,4 @@ async def list_reports(store: Store, domain: str, since: str, only_failed: bool)
 
     reports = await ReceivedTLSReports(store.backend.records, is_local).list(name, since, 5000)
     rows = [_summary(each) for each in reports if each.failures or not only_failed]
-    the_invocation().out.rows(rows, ("day", "organization", "policy", "sessions", "failed", "reasons"))
+    the_invocation().out.rows(rows, ("day", "organization", "policy", "of", "sessions", "failed", "reasons"))

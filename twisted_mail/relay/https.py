@@ -20,7 +20,15 @@ from twisted.internet.interfaces import IConsumer, IProtocol, IProtocolFactory, 
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.ssl import Certificate, optionsForClientTLS, platformTrust, trustRootFromCertificates
 from twisted.python.failure import Failure
-from twisted.web.client import URI, Agent, ResponseDone, ResponseFailed, ResponseNeverReceived
+from twisted.web.client import (
+    URI,
+    Agent,
+    HTTPConnectionPool,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+    _HTTP11ClientFactory,
+)
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory, IBodyProducer
@@ -135,7 +143,9 @@ class HTTPS:
         finder = _Places(
             self._reactor, places, port or port_of_url, self._authorities, self._connect_seconds, 2 * most + _HEAD_OCTETS
         )
-        agent = Agent.usingEndpointFactory(self._reactor, finder)
+        pool = HTTPConnectionPool(self._reactor, persistent=False)
+        pool._factory = _QuietFactory
+        agent = Agent.usingEndpointFactory(self._reactor, finder, pool=pool)
         try:
             response = await agent.request(
                 method, url.encode("ascii"), sent, None if body is None else _Whole(body)
@@ -201,6 +211,12 @@ def _words(reason: Any) -> str:
         entry = reason.args[0][-1]
         return str(entry[-1])[:200]
     return " ".join(f"{type(reason).__name__}: {reason}".split())[:200]
+
+
+class _QuietFactory(_HTTP11ClientFactory):
+    """Without two lines in the log for each request; Twisted has no public way to say so."""
+
+    noisy = False
 
 
 @implementer(IBodyProducer)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from twisted_mail.mime.headers import first_value
 from twisted_mail.reports.tls import BadReport, PolicyResult, TLSReport, find_report
 from twisted_mail.storage.interfaces import Records
 
@@ -21,6 +22,7 @@ _MOST: Final = 5_000
 """Most summaries of a domain: whoever floods us with reports fills no more."""
 _REASONS: Final = 10
 _POLICIES: Final = 50
+_LABELS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Summary:
     kind: str
     """``sts``, ``tlsa`` or ``no-policy-found``."""
     domain: str
+    """The policy's: for ``tlsa`` the host's name."""
     successes: int
     failures: int
     reasons: tuple[str, ...] = ()
@@ -66,17 +69,31 @@ class ReceivedTLSReports:
             return None
         if report is None or report.begin.timestamp() > self._wall() + 2 * 86_400:
             return None
+        named = first_value(message.partition(b"\r\n\r\n")[0] + b"\r\n", b"tls-report-domain") or b""
+        about = named.decode("ascii", "replace").strip().lower()
         for policy in report.policies[:_POLICIES]:
-            if policy.domain and await self._is_local(policy.domain):
-                await self._keep(report, policy)
+            domain = await self._whose(policy.domain, about)
+            if domain is not None:
+                await self._keep(report, policy, domain)
         return report
 
-    async def _keep(self, report: TLSReport, policy: PolicyResult) -> None:
-        space = f"tls-rpt-received/{policy.domain}"
-        digest = hashlib.sha256("\0".join((report.organization, report.id, policy.kind)).encode()).hexdigest()[:24]
+    async def _whose(self, *names: str) -> str | None:
+        """The domain of ours that a policy is about: itself or one above it, as DANE's are those of hosts; else what the
+        message says."""
+        for name in names:
+            labels = name.split(".")[-_LABELS:]
+            for start in range(len(labels) - 1):
+                domain = ".".join(labels[start:])
+                if await self._is_local(domain):
+                    return domain
+        return None
+
+    async def _keep(self, report: TLSReport, policy: PolicyResult, domain: str) -> None:
+        space = f"tls-rpt-received/{domain}"
+        digest = hashlib.sha256("\0".join((report.organization, report.id, policy.kind, policy.domain)).encode()).hexdigest()[:24]
         key = f"{report.begin:%Y-%m-%d}/{digest}"  # one report that comes twice is one
         if await self._records.get(space, key) is None and len(await self._records.list(space, limit=_MOST)) >= _MOST:
-            self._log.warn("{domain}: more TLS reports than are kept", domain=policy.domain)
+            self._log.warn("{domain}: more TLS reports than are kept", domain=domain)
             return
         frequent = sorted(policy.details, key=lambda detail: -detail.count)[:_REASONS]
         summary = Summary(
