@@ -89,6 +89,13 @@ def test_no_field_that_people_see_can_be_added(name: str) -> None:
         assert {each.result for each in verify(message, published(*KEYS))} == {Result.FAIL}
 
 
+def test_an_author_who_is_not_signed_is_not_accepted() -> None:
+    """Others may sign From once only; what stands above it is what people see."""
+    signed = resigned({"h": "from:to:subject"})
+    assert outcome(signed) == (Result.PASS, "")
+    assert outcome(b"From: boss@example.org\r\n" + signed) == (Result.POLICY, "a From field is not signed")
+
+
 def test_trace_fields_and_folding_may_change() -> None:
     signed = sign(MESSAGE).replace(b"Subject: Lunch  on\r\n\tFriday?", b"subject: Lunch on Friday? ")
     message = b"Received: from c.example\r\nX-Spam: no\r\n" + signed.replace(b"DKIM-Signature: v=1;", b"DKIM-Signature:  v=1;\r\n ")

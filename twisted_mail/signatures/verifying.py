@@ -156,6 +156,9 @@ def check_message(
     digest = header_digest(statement.field, statement.names, statement.header_canon, fields)
     if not any(key.verifies(statement.signature, digest) for key in keys):
         raise Refuted(Result.FAIL, "signature did not verify")
+    # Section 8.15: a message has one author; a field above the one that was signed is what people would see.
+    if fields.count("from") > statement.names.count("from"):
+        raise Refuted(Result.POLICY, "a From field is not signed")
     # Section 8.2: with l= anybody can write on below what was signed, and over it with MIME.
     if statement.length is not None and body.size != statement.length:
         raise Refuted(Result.POLICY, "the signature leaves a part of the body open (l=)")
