@@ -85,7 +85,7 @@ class _Cleartext(Exception):
 def verdict_on(heard: Heard, host: str, client: Client, *, dsn: bool = False) -> Verdict:
     """What *heard* is to the recipient it is about."""
     reply, stage = heard.reply, _STAGES[heard.stage]
-    if reply.code < 300:
+    if reply.code < 300 and stage is Stage.END:
         result = Result.DELIVERED
     elif reply.code < 500 or stage in _NEVER_FOR_GOOD:
         result = Result.TEMPORARY

@@ -183,6 +183,18 @@ def test_a_421_behind_the_last_answer_spoils_no_verdict() -> None:
     assert talk.ended is not None and not talk.idle
 
 
+def test_what_has_ended_takes_no_message() -> None:
+    for said in (b"421 idle\r\n", b"221 bye\r\n"):
+        talk = ready()
+        if said.startswith(b"221"):
+            talk.quit()
+            talk.take_output()
+        assert talk.receive(said) is Event.ENDED
+        assert talk.send(Message(), [To("a@x"), To("b@x")]) is Event.DONE
+        assert [verdict(each) for each in talk.outcomes] == ["mail! 421 4.4.2 The connection had ended before"] * 2
+        assert not talk.answered and talk.take_output() == b""
+
+
 def test_quit_is_answered_or_not() -> None:
     for said in (b"221 bye\r\n", b"421 bye\r\n", b"500 what?\r\n"):
         talk = ready()

@@ -216,7 +216,10 @@ class Conversation:
         outcomes: list[Heard | None] = [None] * len(addressees)
         self.outcomes = outcomes
         self.answered = self._mail_taken = self._end_was_sent = False
-        refusal = refused(message, offers)
+        if self.ended is not None:
+            refusal: Heard | None = Heard(_own(421, "4.4.2", "The connection had ended before"), Stage.MAIL, True)
+        else:
+            refusal = refused(message, offers)
         if refusal is not None:
             self.outcomes = [refusal] * len(addressees)
             return Event.DONE
