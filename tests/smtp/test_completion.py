@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.smtp.fakes import NOW, run
+from twisted_mail.services import MailRefused, Refusal
 from twisted_mail.smtp.completion import Author, HeaderCompletion
 
 
@@ -84,6 +85,12 @@ def test_who_was_copied_blindly_is_not_told_to_the_others(blind: bytes, step: in
 def test_a_header_of_nothing_but_blind_copies_is_completed() -> None:
     out = complete(b"Bcc: eve@example.net\r\n\r\nbody\r\n")
     assert b"eve" not in out and out.endswith(b"\r\n\r\nbody\r\n") and b"From: ann@example.org\r\n" in out
+
+
+def test_blind_copies_are_never_passed_on_for_want_of_room() -> None:
+    with pytest.raises(MailRefused) as refused:
+        complete(FULL + b"Bcc: " + b"eve@example.net,\r\n " * 500 + b"x@example.net\r\n\r\nbody\r\n", step=100)
+    assert refused.value.reason is Refusal.TOO_LARGE
 
 
 def test_many_blind_copies_cost_little() -> None:

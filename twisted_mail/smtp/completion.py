@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import Final
 from uuid import uuid4
 
-from twisted_mail.services import Authentication, Identity
+from twisted_mail.services import Authentication, Identity, MailRefused, Refusal
 
 __all__ = ["Author", "HeaderCompletion", "author_of"]
 
@@ -59,7 +59,7 @@ class HeaderCompletion:
         self._held: bytearray | None = bytearray()
 
     async def feed(self, data: bytes) -> bytes:
-        """The octets that can go on now."""
+        """The octets that can go on now. Raises: MailRefused for a header that is too long to take blind copies out of."""
         if self._held is None:
             return data
         held = self._held
@@ -70,6 +70,8 @@ class HeaderCompletion:
         elif (end := held.find(b"\r\n\r\n", start)) >= 0:
             header, separated = bytes(held[: end + 2]), True
         elif len(held) > self._limit:
+            if _blind.search(held):
+                raise MailRefused(Refusal.TOO_LARGE, "the header is too long")
             header, separated = None, True
         else:
             return b""
