@@ -17,6 +17,7 @@ from tests.faults.records import Picture, Recorder
 from tests.faults.warehouse import Warehouse
 from tests.faults.wire import Cut
 from tests.services.mail import MailCluster, MailNode
+from tests.services.processes import NotReady
 
 __all__ = ["ACCOUNTS", "EXTRA", "PASSWORD", "judge", "judge_blobs", "pictures", "populate", "run_in_loop", "work_under"]
 
@@ -51,9 +52,23 @@ def run_in_loop(work: Coroutine[Any, Any, T]) -> T:
 def populate(cluster: MailCluster, accounts: Sequence[str] = ACCOUNTS) -> None:
     """The domains and the accounts, all with `PASSWORD`."""
     for domain in sorted({account.rpartition("@")[2] for account in accounts}):
-        cluster.mailctl("domain", "add", domain, "--no-dkim")
+        _surely(cluster, "domain", "add", domain, "--no-dkim")
     for account in accounts:
-        cluster.mailctl("user", "add", account, "--password-stdin", given=PASSWORD + "\n")
+        _surely(cluster, "user", "add", account, "--password-stdin", given=PASSWORD + "\n")
+
+
+def _surely(cluster: MailCluster, *words: str, given: str = "") -> None:
+    """A database that has just started, on a machine with much to do, may miss its own time limits at first."""
+    for attempt in range(6):
+        try:
+            cluster.mailctl(*words, given=given)
+            return
+        except NotReady as error:
+            if attempt and "already" in str(error):
+                return  # by the attempt before
+            if attempt == 5:
+                raise
+        time.sleep(2)
 
 
 async def pictures(recorder: Recorder, nodes: Sequence[MailNode], accounts: Sequence[str], seconds: float) -> list[Picture]:
