@@ -226,11 +226,21 @@ class TwoDomains:
     """``a.test`` is not signed and has an MTA-STS policy; ``b.test`` is signed and has TLSA records."""
 
     def __init__(self, folder: Path, *, extra: str = "") -> None:
+        self._parts: list[Knot | Unbound | PolicyHost | Between | Instance] = []
+        try:
+            self._start(folder, extra)
+        except BaseException:  # a test's time limit too: nothing stays behind
+            self.stop()
+            raise
+
+    def _start(self, folder: Path, extra: str) -> None:
         root = authority()
         (folder / "root.pem").write_bytes(root.pem)
-        self.knot = Knot({"a.test": "", "b.test": ""}, signed=frozenset({"b.test"}), folder=None)
+        self.knot = Knot({"a.test": "", "b.test": ""}, signed=frozenset({"b.test"}))
+        self._parts.append(self.knot)
         self.knot.start()
         self.unbound = Unbound(self.knot)
+        self._parts.append(self.unbound)
         self.unbound.start()
         self.port = free_port()
         web_address = loopback_address()
@@ -246,6 +256,7 @@ class TwoDomains:
             f'[dns]\nservers = ["{self.unbound.address}:{self.unbound.port}"]\ndnssec = true\n{extra}'
         )
         environment = {"SSL_CERT_FILE": str(folder / "root.pem")}
+        self._parts += [self.web, self.between]
         certificates = {"a.test": server("mx.a.test", issuer=root), "b.test": server("mx.b.test")}
         self.a, self.b = (
             Instance(
@@ -256,6 +267,7 @@ class TwoDomains:
                 certificates.items(), ("ann", "bob"), (loopback_address(), b_address)
             )
         )  # fmt: skip
+        self._parts += [self.a, self.b]
         keys_a, keys_b = self.a.prepare(), self.b.prepare()
         self.publish(
             "a.test",
@@ -294,5 +306,5 @@ class TwoDomains:
         return None
 
     def stop(self) -> None:
-        for part in (self.a, self.b, self.between, self.web, self.unbound, self.knot):
-            part.stop()
+        while self._parts:
+            self._parts.pop().stop()
