@@ -7,6 +7,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -101,6 +102,16 @@ class Postfix(Killable):
         )
         words = [f"{_SBIN}/postfix", "-c", str(folder / "etc"), "start-fg"]
         self.process = Process("postfix", words, folder, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+
+    def stop(self) -> None:
+        """Its master is a child of what was started, and does not end with it."""
+        with contextlib.suppress(OSError, ValueError):
+            master = int((self.folder / "spool/pid/master.pid").read_text())
+            os.kill(master, signal.SIGTERM)
+            deadline = time.monotonic() + 20
+            while Path(f"/proc/{master}").exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+        self.process.stop()
 
     @staticmethod
     def keeping(folder: Path, domain: str, users: list[str], other: str, other_port: int, certificate: Path) -> Postfix:
