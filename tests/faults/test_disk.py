@@ -47,8 +47,13 @@ def _flush(other: Node, keyspace: str) -> None:
 
 
 async def _filled(house: House, node: Node, other: Node, disk: SmallDisk) -> None:
-    """Full until the node has stopped, and for a while after that."""
+    """*node* gets a disk of its own, which is full until the node has stopped, and for a while after that."""
     loop = asyncio.get_running_loop()
+    await asyncio.sleep(2)
+    node.kill()
+    await asyncio.to_thread(disk.put_in)
+    await asyncio.to_thread(node.start)
+    await asyncio.to_thread(house.settled, "cassandra")
     await asyncio.sleep(5)
     house.recorder.note("the disk is full")
     disk.fill()
@@ -64,7 +69,7 @@ async def _filled(house: House, node: Node, other: Node, disk: SmallDisk) -> Non
     disk.empty()
     node.kill()
     await asyncio.to_thread(node.start)
-    house.settled("cassandra")
+    await asyncio.to_thread(house.settled, "cassandra")
     house.recorder.note("there was room again, and the node is back")
     await asyncio.sleep(10)
 
@@ -80,12 +85,8 @@ def test_what_clients_were_answered_holds_when_the_disk_of_a_cassandra_node_is_f
     other, node, _ = house.victims["cassandra"]
     assert isinstance(node, Node) and isinstance(other, Node)
     disk = SmallDisk(node.folder if what == "everything" else node.folder / "data", ROOM)
-    node.kill()
-    disk.put_in()
+    load = Load(house.recorder, house.cluster.with_role("smtp"), house.cluster.with_role("imap"), ACCOUNTS, PASSWORD, seed=15)
     try:
-        node.start()
-        house.settled("cassandra")
-        load = Load(house.recorder, house.cluster.with_role("smtp"), house.cluster.with_role("imap"), ACCOUNTS, PASSWORD, seed=15)
         house.live(lambda: work_under(load, _filled(house, node, other, disk)))
     finally:
         node.kill()
