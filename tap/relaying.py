@@ -266,7 +266,10 @@ class Relaying:
             reactor,
             settings=WorkerSettings(
                 lease=LeaseSettings(
-                    concurrent=relay.concurrent, lease_seconds=LEASE_SECONDS, margin_seconds=LEASE_SECONDS / 6
+                    concurrent=relay.concurrent,
+                    slow=2 * relay.concurrent,
+                    lease_seconds=LEASE_SECONDS,
+                    margin_seconds=LEASE_SECONDS / 6,
                 ),
                 schedule=Schedule(retry=relay.retry, warn=relay.warn, expire=relay.expire),
                 destinations=DestinationSettings(

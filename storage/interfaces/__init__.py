@@ -30,7 +30,16 @@ from twisted_mail.storage.interfaces.log import (
     NewEntry,
 )
 from twisted_mail.storage.interfaces.messages import COLUMNS, AppendsRows, MessageRow, Messages
-from twisted_mail.storage.interfaces.queue import ItemState, LeasedItem, Queue, QueueFilter, QueueItem, QueueStatus
+from twisted_mail.storage.interfaces.queue import (
+    USES,
+    ItemState,
+    LeasedItem,
+    Queue,
+    QueueFilter,
+    QueueItem,
+    QueueStatus,
+    Use,
+)
 from twisted_mail.storage.interfaces.small import (
     NOWHERE,
     Allowances,
@@ -96,5 +105,7 @@ __all__ = [
     "SearchShards",
     "StorageError",
     "Trimmed",
+    "USES",
     "Unavailable",
+    "Use",
 ]

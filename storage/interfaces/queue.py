@@ -5,11 +5,16 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol, get_args
 
 from twisted_mail.values import BlobRef, DeliveryId
 
-__all__ = ["ItemState", "LeasedItem", "Queue", "QueueFilter", "QueueItem", "QueueStatus"]
+__all__ = ["USES", "ItemState", "LeasedItem", "Queue", "QueueFilter", "QueueItem", "QueueStatus", "Use"]
+
+Use = Literal["inbound", "outbound", "bulk"]
+"""What an item is for: mail that came, mail that leaves, and mail that leaves in such numbers that other mail must not stand
+behind it. Each is leased by itself, so that a flood of one delays none of the others."""
+USES: Final[tuple[Use, ...]] = get_args(Use)
 
 
 class ItemState(enum.Enum):
@@ -26,7 +31,7 @@ class QueueItem:
     """Mail on its way: small; its body is a blob."""
 
     id: DeliveryId
-    use: Literal["inbound", "outbound"]
+    use: Use
     envelope: bytes
     """Opaque to an engine, at most 8 KiB."""
     body: BlobRef | None

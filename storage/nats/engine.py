@@ -20,7 +20,7 @@ from twisted_mail.storage.nats.settings import Settings
 
 __all__ = ["NATSEngine", "engine"]
 
-WORKERS: Final = {"inbound": "delivery", "outbound": "relay"}
+WORKERS: Final = {"inbound": "delivery", "outbound": "relay", "bulk": "relay"}
 """The role whose nodes share the shards of a use among them."""
 
 CACHE_SECONDS: Final = 1.5

@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from typing import Final, Literal, Self, cast
+from typing import Final, Self
 
 from msgspec import MsgspecError, Struct, msgpack
 
-from twisted_mail.storage.interfaces import Corrupt, QueueItem
+from twisted_mail.storage.interfaces import USES, Corrupt, QueueItem
 from twisted_mail.storage.nats.jetstream import rfc3339
 from twisted_mail.values import BlobRef, DeliveryId
 
@@ -45,9 +45,9 @@ class Place:
 
     @classmethod
     def of(cls, prefix: str, item: QueueItem, state: str, shards: int) -> Self:
-        """An outbound item's shard is its domain's, so that one worker has all mail to a destination; others' are spread."""
+        """The shard of an item that leaves is its domain's, so that one worker has all to a destination; others' are spread."""
         domain = hashed(item.domain)
-        key = domain if item.use == "outbound" else item.id.octets.hex()[-12:]
+        key = domain if item.use != "inbound" else item.id.octets.hex()[-12:]
         shard = int(key, 16) % shards
         return cls(prefix, item.use, state, f"{shard:02d}.{domain}.{hashed(item.sender)}.{item.id}")
 
@@ -132,12 +132,11 @@ class Entry:
         """Raises: Corrupt."""
         try:
             read = _decoder.decode(data)
-            if read.version != VERSION or read.use not in ("inbound", "outbound"):
+            if read.version != VERSION or read.use not in USES:
                 raise ValueError(f"version {read.version}")
             body = None if read.hash is None else BlobRef(read.hash, read.size, read.generation)
-            use = cast(Literal["inbound", "outbound"], read.use)
             rest = (read.domain, read.sender, read.attempts, read.last_reply, read.created)
-            item = QueueItem(DeliveryId(read.id), use, read.envelope, body, *rest)
+            item = QueueItem(DeliveryId(read.id), read.use, read.envelope, body, *rest)
         except (MsgspecError, ValueError) as error:
             raise Corrupt(f"an item of the queue cannot be read: {error}") from error
         return cls(item, read.due, read.mark)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from twisted_mail.storage.interfaces import Corrupt, ItemState, QueueFilter, QueueStatus, Unavailable
+from twisted_mail.storage.interfaces import USES, Corrupt, ItemState, QueueFilter, QueueStatus, Unavailable
 from twisted_mail.storage.nats.items import (
     DUE,
     HELD,
@@ -23,7 +23,7 @@ from twisted_mail.storage.nats.items import (
 )
 from twisted_mail.storage.nats.jetstream import Stored
 from twisted_mail.storage.nats.leases import Held, LeaseTable
-from twisted_mail.storage.nats.streams import USES, QueueStreams
+from twisted_mail.storage.nats.streams import QueueStreams
 from twisted_mail.values import DeliveryId
 
 __all__ = ["QueueOperations"]
@@ -141,7 +141,7 @@ class QueueOperations:
         domain = "*" if filter.domain is None else hashed(filter.domain)
         sender = "*" if filter.sender is None else hashed(filter.sender)
         shards = ["*"]
-        if use == "outbound" and filter.domain is not None:
+        if use != "inbound" and filter.domain is not None:
             shards = [f"{int(domain, 16) % self._streams.shards:02d}"]
         elif (await self._js.info(self._streams.name(use)))["state"]["messages"] > LISTED_AT_ONCE:
             shards = [f"{shard:02d}" for shard in range(self._streams.shards)]

@@ -21,6 +21,7 @@ from typing import Final
 from twisted.logger import Logger
 
 from twisted_mail.storage.interfaces import (
+    USES,
     Corrupt,
     LeasedItem,
     QueueFilter,
@@ -42,7 +43,7 @@ from twisted_mail.storage.nats.jetstream import WRONG_SEQUENCE, JetStream, JetSt
 from twisted_mail.storage.nats.leases import Lease, LeaseTable
 from twisted_mail.storage.nats.operations import QueueOperations
 from twisted_mail.storage.nats.pulls import Delivery, Pulls
-from twisted_mail.storage.nats.streams import USES, QueueStreams, consumer
+from twisted_mail.storage.nats.streams import QueueStreams, consumer
 from twisted_mail.values import DeliveryId
 
 __all__ = ["NATSQueue", "Shards"]
@@ -82,8 +83,8 @@ class NATSQueue:
         self._pulls = Pulls(self._link)
         self._leases = LeaseTable(self._link, self._pulls, clock)
         self._operations = QueueOperations(self.streams, self._leases)
-        self._counts = {use: _Count() for use in USES}
-        self._taking = {use: asyncio.Lock() for use in USES}
+        self._counts: dict[str, _Count] = {use: _Count() for use in USES}
+        self._taking: dict[str, asyncio.Lock] = {use: asyncio.Lock() for use in USES}
         self._turn = 0
         self._looked_elsewhere = float("-inf")
 

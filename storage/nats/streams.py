@@ -9,15 +9,14 @@ from contextlib import suppress
 from os import urandom
 from typing import Final
 
-from twisted_mail.storage.interfaces import StorageError
+from twisted_mail.storage.interfaces import USES, StorageError
 from twisted_mail.storage.nats.items import DUE, HELD, NEVER, Place, expecting, scheduled
 from twisted_mail.storage.nats.jetstream import WRONG_SEQUENCE, JetStream, JetStreamError, Written
 from twisted_mail.storage.nats.link import ended
 from twisted_mail.values import DeliveryId
 
-__all__ = ["USES", "QueueStreams", "consumer"]
+__all__ = ["QueueStreams", "consumer"]
 
-USES: Final = ("inbound", "outbound")
 MENDING_SECONDS: Final = 5.0
 """Between two looks whether all consumers are there."""
 CLOCK_SECONDS: Final = 30.0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
 
-from twisted_mail.storage.interfaces import ItemState, Queue, QueueFilter, QueueItem
+from twisted_mail.storage.interfaces import ItemState, Queue, QueueFilter, QueueItem, Use
 from twisted_mail.storage.testing.base import Suite, together
 from twisted_mail.values import BlobRef, DeliveryId
 
@@ -23,7 +22,7 @@ class QueueContract(Suite):
         """Let *seconds* go by on the store's clock."""
         raise NotImplementedError
 
-    def _item(self, domain: str = "example.org", use: Literal["inbound", "outbound"] = "outbound") -> QueueItem:
+    def _item(self, domain: str = "example.org", use: Use = "outbound") -> QueueItem:
         body = BlobRef("ab" * 32, 1234, 2)
         return QueueItem(
             DeliveryId.new(), use, bytes(range(256)), body, domain, "zoë@example.net", 0, "", 1_700_000_000.5
@@ -40,6 +39,19 @@ class QueueContract(Suite):
         self.assertEqual(other.item, replace(bare, attempts=1))
         self.assertTrue(await queue.ack(leased.token))
         self.assertEqual([s.item.id for s in await queue.list(QueueFilter())], [bare.id])
+
+    async def test_each_use_is_leased_by_itself(self) -> None:
+        queue, bulk = await self.build(), [self._item(use="bulk") for _ in range(3)]
+        for item in bulk:
+            await queue.put(item)
+        one = self._item()
+        await queue.put(one)
+        self.assertEqual([leased.item.id for leased in await queue.lease("outbound", 2, 60)], [one.id])
+        [leased] = await queue.lease("bulk", 1, 60)
+        self.assertTrue(await queue.retry(leased.token, 0, "later"))
+        self.assertEqual({each.item.id for each in await queue.lease("bulk", 9, 60)}, {item.id for item in bulk})
+        found = await queue.list(QueueFilter(use="bulk", domain="example.org"))
+        self.assertEqual({status.item.id for status in found}, {item.id for item in bulk})
 
     async def test_an_id_is_put_once(self) -> None:
         queue, item = await self.build(), self._item()

@@ -227,7 +227,7 @@ class RelayHouse:
             self.clock.advance(step)
 
     def items(self) -> list[QueueStatus]:
-        return list(run(self.engine.queue.list(QueueFilter(use="outbound"), limit=100_000)))
+        return list(run(self.engine.queue.list(QueueFilter(), limit=100_000)))
 
     def outbounds(self) -> list[Outbound]:
         return [outbound_of(status.item) for status in self.items()]
@@ -250,6 +250,7 @@ class Node:
         schedule: Schedule | None = None,
         destinations: DestinationSettings | None = None,
         concurrent: int = 100,
+        slow: int = 0,
     ) -> None:
         clock, engine = house.clock, house.engine
         self.house = house
@@ -291,7 +292,7 @@ class Node:
             journal,
             clock,
             settings=WorkerSettings(
-                lease=LeaseSettings(concurrent=concurrent, lease_seconds=60, margin_seconds=10),
+                lease=LeaseSettings(concurrent=concurrent, slow=slow, lease_seconds=60, margin_seconds=10),
                 schedule=schedule or Schedule(retry=(300.0, 900.0), warn=3600.0, expire=86_400.0),
                 destinations=destinations or DestinationSettings(),
             ),

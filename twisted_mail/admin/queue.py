@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import click
@@ -31,12 +31,13 @@ from twisted_mail.admin.queue_trace import facts_of_step, sentence, way_of
 from twisted_mail.delivery.items import Inbound
 from twisted_mail.queueing.limits import some_at_a_time
 from twisted_mail.relay.items import Outbound
-from twisted_mail.storage.interfaces import ItemState, QueueFilter, QueueStatus
+from twisted_mail.storage.interfaces import ItemState, QueueFilter, QueueStatus, Use
 
 __all__ = ["queue"]
 
 MOST_NAMED: Final = 1000
 """Items whose ids are in what is printed; the rest is counted."""
+LEAVING: Final[tuple[Use, ...]] = ("outbound", "bulk")
 Act = Callable[[QueueStatus], Awaitable[bool]]
 
 
@@ -62,9 +63,15 @@ def _with_items(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 async def _chosen(
-    store: Store, ids: tuple[str, ...], every: bool, given: dict[str, Any], *, state: ItemState | None = None
+    store: Store,
+    ids: tuple[str, ...],
+    every: bool,
+    given: dict[str, Any],
+    *,
+    state: ItemState | None = None,
+    uses: Sequence[Use | None] = (),
 ) -> AsyncIterator[list[QueueStatus]]:
-    """Page by page. *state*: the only one that the verb is for. Raises: Problem."""
+    """Page by page. *state*, *uses*: the only ones that the verb is for. Raises: Problem."""
     filtered = any(value is not None for value in given.values())
     if bool(ids) == (every or filtered):
         raise Problem(Status.USAGE, "usage", "name items by their ids, or by --all or what they have in common, and not by both")
@@ -76,8 +83,9 @@ async def _chosen(
         if wanted.filter.state not in (None, state):
             return
         wanted = wanted.narrowed(state=state)
-    async for page in wanted.pages(store):
-        yield page
+    for use in uses or (wanted.filter.use,):
+        async for page in wanted.narrowed(use=use).pages(store):
+            yield page
 
 
 async def _each(
@@ -234,9 +242,10 @@ async def flush(store: Store, domains: tuple[str, ...]) -> None:
 
     async def pages() -> AsyncIterator[list[QueueStatus]]:
         for name in names:
-            wanted = Wanted(QueueFilter(use="outbound", state=ItemState.WAITING, domain=name))
-            async for page in wanted.pages(store):
-                yield page
+            for use in LEAVING:
+                wanted = Wanted(QueueFilter(use=use, state=ItemState.WAITING, domain=name))
+                async for page in wanted.pages(store):
+                    yield page
 
     await _each(pages(), _at_once(store), "due now", lambda: {"domains": names})
 
@@ -268,14 +277,13 @@ async def release(store: Store, /, ids: tuple[str, ...], every: bool, **given: A
 @on_store()
 async def bounce(store: Store, /, ids: tuple[str, ...], every: bool, reason: str, **given: Any) -> None:
     """Give up mail that leaves, and tell its senders (those who are ever told: who has logged in)."""
-    if given["use"] is None and (every or any(value is not None for value in given.values())):
-        given["use"] = "outbound"
+    uses: Sequence[Use | None] = LEAVING if given["use"] is None else (given["use"],)
     giving_up = GivingUp(store, reason)
 
     def told() -> dict[str, Any]:
         return {"told": {told.value: count for told, count in giving_up.told.items()}}
 
-    await _each(_chosen(store, ids, every, given), giving_up.give_up, "given up", told)
+    await _each(_chosen(store, ids, every, given, uses=uses), giving_up.give_up, "given up", told)
     for why, count in giving_up.told.items():
         the_invocation().out.note(f"senders of {count}: {why.value}")
 

@@ -21,7 +21,7 @@ from twisted_mail.delivery.bodies import Body
 from twisted_mail.delivery.items import Inbound, inbound_of
 from twisted_mail.relay import items as outbound_items
 from twisted_mail.relay.items import Outbound, outbound_of
-from twisted_mail.storage.interfaces import Corrupt, ItemState, QueueFilter, QueueItem, QueueStatus
+from twisted_mail.storage.interfaces import USES, Corrupt, ItemState, QueueFilter, QueueItem, QueueStatus
 from twisted_mail.tap.kinds import Duration, Wrong
 from twisted_mail.values import DeliveryId
 
@@ -177,7 +177,7 @@ class Wanted:
 
 
 FILTERS: Final = (
-    click.option("--use", type=click.Choice(["inbound", "outbound"]), help="Only mail that came, or only mail that leaves."),
+    click.option("--use", type=click.Choice(USES), help="Only mail that came, or that leaves, or that leaves in bulk."),
     click.option("--state", type=click.Choice([state.value for state in ItemState]), help="Only items in this state."),
     click.option("--domain", metavar="DOMAIN", help="Only items for recipients in this domain."),
     click.option("--sender", metavar="ADDRESS", help="Only items from this sender; <> is the null one; * and ? stand for any."),

@@ -10,14 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.queueing.limits import TooSlow, within
-from twisted_mail.storage.interfaces import LeasedItem, Queue, QueueItem, StorageError
+from twisted_mail.storage.interfaces import LeasedItem, Queue, QueueItem, StorageError, Use
 
 __all__ = ["LeaseSettings", "QueueWorker", "Work", "crashes", "reply_text"]
 
@@ -27,6 +27,8 @@ HELD_DELAY: Final = 3600.0
 """When an item comes back that was to be held, but the worker died in between."""
 LEASING_SECONDS: Final = 30.0
 """A queue that takes longer to say what is due is asked anew: nothing may stand still for good."""
+TOGETHER_SECONDS: Final = 0.02
+"""While so many are worked on as may be: so long, at most, is waited for others to end too, so that more than one is leased."""
 PATIENCE: Final = (0.0, 0.1, 0.5, 2.0)
 """Seconds to wait before the queue is told (again) what became of an item."""
 
@@ -51,6 +53,10 @@ class LeaseSettings:
 
     concurrent: int = 16
     """Items at a time."""
+    slow: int = 0
+    """Further ones, as many as have been worked on for `slow_seconds`: those that nobody answers for must not keep the others
+    out."""
+    slow_seconds: float = 5.0
     lease_seconds: float = 60.0
     margin_seconds: float = 10.0
     """So long before its lease ends an item is let go."""
@@ -63,11 +69,14 @@ class LeaseSettings:
 class Work:
     """An item that is being worked on."""
 
-    __slots__ = ("_worker", "done", "fence", "leased", "lost", "settled", "until")
+    __slots__ = ("_worker", "began", "done", "fence", "leased", "lost", "settled", "slow", "until")
 
     def __init__(self, worker: QueueWorker, leased: LeasedItem) -> None:
         self._worker = worker
         self.leased = leased
+        self.began = worker.seconds()
+        self.slow = False
+        """It is one of those that do not count."""
         self.lost = False
         """The item is, or will soon be, somebody else's."""
         self.settled = False
@@ -112,7 +121,7 @@ class QueueWorker:
     def __init__(
         self,
         queue: Queue,
-        use: Literal["inbound", "outbound"],
+        use: Use,
         clock: Any,
         settings: LeaseSettings,
         work: Callable[[Work], Awaitable[None]],
@@ -124,11 +133,17 @@ class QueueWorker:
         # clock provides IReactorTime; Any, since zope interfaces are no types to mypy's callers without its plugin
         self.settings = settings
         self.queue = queue
-        self._use: Literal["inbound", "outbound"] = use
+        self._use: Use = use
         self._clock = clock
         self._work = work
         self._changed = changed
         self._works: dict[str, Work] = {}
+        self._fresh: dict[str, Work] = {}
+        """Those that count, in the order in which they began."""
+        self._slow = 0
+        self._full = False
+        """It waits for room."""
+        self._together: Any = None
         self._woken = False
         self._pause: Deferred[None] | None = None
         self._stopping = False
@@ -155,7 +170,7 @@ class QueueWorker:
 
     def wake(self) -> None:
         """Something was put into the queue, or there is room again."""
-        self._woken = True
+        self._woken, self._full = True, False
         pause, self._pause = self._pause, None
         if pause is not None:
             pause.callback(None)
@@ -174,8 +189,9 @@ class QueueWorker:
             await within(self._clock, seconds, self._all(works))
         except TooSlow:
             pass
-        if self._extending is not None and self._extending.active():
-            self._extending.cancel()
+        for call in (self._extending, self._together):
+            if call is not None and call.active():
+                call.cancel()
         for work in list(self._works.values()):
             self._end(work)
             await self._give_back(work.leased)
@@ -200,7 +216,7 @@ class QueueWorker:
         failures = 0
         while not self._stopping:
             self._woken = False
-            room = min(self.settings.concurrent - len(self._works), BATCH)
+            room = min(self._room(), BATCH)
             pause = self.settings.poll_seconds
             if room > 0:
                 asked = self._clock.seconds()
@@ -218,7 +234,20 @@ class QueueWorker:
                 if leased:
                     continue
             if not self._woken and not self._stopping:
+                self._full = room <= 0
                 await self._sleep(pause)
+
+    def _room(self) -> int:
+        """How many more may be leased."""
+        now, settings = self.seconds(), self.settings
+        while self._slow < settings.slow and self._fresh:
+            token, work = next(iter(self._fresh.items()))
+            if now - work.began < settings.slow_seconds:
+                break
+            del self._fresh[token]
+            work.slow = True
+            self._slow += 1
+        return settings.concurrent - len(self._fresh)
 
     async def _lease(self, room: int) -> Sequence[LeasedItem]:
         return await self.queue.lease(self._use, room, self.settings.lease_seconds)
@@ -234,7 +263,7 @@ class QueueWorker:
                 call.cancel()
 
     def _begin(self, leased: LeasedItem, asked: float) -> None:
-        work = self._works[leased.token] = Work(self, leased)
+        work = self._works[leased.token] = self._fresh[leased.token] = Work(self, leased)
         self._changed(len(self._works))
         work.until = asked + self.settings.lease_seconds - self.settings.margin_seconds
         work.fence = self._clock.callLater(max(work.until - self._clock.seconds(), 0), self._lose, work)
@@ -250,13 +279,19 @@ class QueueWorker:
             self._log.failure("item {id} was left where it is", failure, id=work.item.id)
 
     def _ended(self, result: None, work: Work) -> None:
-        full = len(self._works) >= self.settings.concurrent
         self._end(work)
-        if full:
+        if not self._full:
+            return
+        most = self.settings.concurrent
+        if most - len(self._fresh) >= max(min(most // 4, BATCH // 4), 1):
             self.wake()
+        elif self._together is None or not self._together.active():
+            self._together = self._clock.callLater(TOGETHER_SECONDS, self.wake)
 
     def _end(self, work: Work) -> None:
-        self._works.pop(work.leased.token, None)
+        if self._works.pop(work.leased.token, None) is not None:
+            self._slow -= work.slow
+            self._fresh.pop(work.leased.token, None)
         self._changed(len(self._works))
         if work.fence.active():
             work.fence.cancel()

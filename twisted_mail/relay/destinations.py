@@ -8,14 +8,16 @@ tried, so that a thousand dead destinations cost the others nothing.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 
 from twisted_mail.relay.items import Outbound
+from twisted_mail.relay.streams import NORMAL
 from twisted_mail.relay.values import Result, Route, Stage, Verdict
 
 __all__ = ["Destination", "DestinationSettings", "Destinations", "Job", "PutOff", "slows"]
@@ -45,7 +47,8 @@ class DestinationSettings:
     """How long one that says that it is too much is given nothing at first; each time twice as long."""
     most_pause_seconds: float = 120.0
     remembered: int = 20_000
-    """Destinations with nothing going on that are remembered; those not heard of for longest go first."""
+    """Destinations with nothing going on that are remembered; those not heard of for longest go first. As many again are
+    remembered of those that are down."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +177,11 @@ class Destination:
     @property
     def idle(self) -> bool:
         return not self.running and not self.waiting
+
+    @property
+    def troubled(self) -> bool:
+        """It was down not long ago: what is known of that is worth keeping."""
+        return self._failures > 0 and self._clock.seconds() < self.down_until + self._settings.most_down_seconds
 
     def enter(self, job: Job) -> None:
         """Take *job*; its `done` fires at once if it cannot be tried now."""
@@ -312,23 +320,30 @@ class Destinations:
         self._settings = settings
         self._clock = clock
         self._send = send
-        self._strangers = Strangers()
-        self._known: OrderedDict[str, Destination] = OrderedDict()
+        self._strangers: defaultdict[str, Strangers] = defaultdict(Strangers)
+        self._known: OrderedDict[tuple[str, str], Destination] = OrderedDict()
 
-    def of(self, name: str) -> Destination:
-        """The destination called *name*."""
-        found = self._known.get(name)
+    def of(self, name: str, stream: str = NORMAL) -> Destination:
+        """The destination called *name*, as mail of *stream* finds it: that leaves by addresses of its own, which servers
+        judge each for itself, and what waits of one stream is in no other's way."""
+        found = self._known.get((name, stream))
         if found is None:
-            found = self._known[name] = Destination(name, self._settings, self._clock, self._send, self._strangers)
+            found = Destination(name, self._settings, self._clock, self._send, self._strangers[stream])
+            self._known[name, stream] = found
             if len(self._known) > self._settings.remembered:
                 self._forget()
-        self._known.move_to_end(name)
+        self._known.move_to_end((name, stream))
         return found
 
     def _forget(self) -> None:
-        for name in list(self._known)[: max(self._settings.remembered // 20, 1)]:
-            if self._known[name].idle:
-                del self._known[name]
+        full = len(self._known) > 2 * self._settings.remembered
+        for key in list(islice(self._known, max(self._settings.remembered // 20, 1))):
+            found = self._known[key]
+            if found.idle and (full or not found.troubled):
+                del self._known[key]
+            else:
+                # to forget that one is down costs its time-outs again
+                self._known.move_to_end(key)
 
     def all(self) -> Sequence[Destination]:
         """For those who ask how things are."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
@@ -21,7 +21,7 @@ from twisted_mail.relay.journal import Journal, Step
 from twisted_mail.relay.streams import MessageFacts, Streams
 from twisted_mail.services import Envelope, MailRefused, Recipient, Refusal
 from twisted_mail.signatures.canonical import BodyHash, Canon
-from twisted_mail.storage.interfaces import Queue, QueueItem, Refused, StorageError
+from twisted_mail.storage.interfaces import Queue, QueueItem, Refused, StorageError, Use
 from twisted_mail.values import BlobRef, DeliveryId, canonical_domain
 
 __all__ = ["Body", "Bodies", "Outgoing", "OutgoingMail", "Spool", "Spools"]
@@ -90,12 +90,13 @@ class Outgoing:
         clock: Any,
         *,
         wall: Callable[[], float] = time.time,
-        woken: Callable[[], None] = lambda: None,
+        woken: Callable[[Collection[Use]], None] = lambda uses: None,
         rewrite: Callable[[str, str, str], Awaitable[str]] | None = None,
         trouble: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """*clock* provides IReactorTime. *woken* is called after each item. *rewrite*: the reverse-path that a message leaves with,
-        for (its sender, its recipient, its stream; the stream is empty for a forward): SRS, VERP.
+        """*clock* provides IReactorTime. *woken* is called with the uses of what was put in.
+        *rewrite*: the reverse-path that a message leaves with, for (its sender, its recipient, its stream; the stream is empty
+        for a forward): SRS, VERP.
         *trouble* says, without waiting, what is the matter with the queue."""
         self.queue = queue
         self.bodies = bodies
@@ -108,8 +109,8 @@ class Outgoing:
         self._woken = woken
         self._trouble = trouble
 
-    def wake(self, woken: Callable[[], None]) -> None:
-        """Call *woken* after each item from now on."""
+    def wake(self, woken: Callable[[Collection[Use]], None]) -> None:
+        """Call *woken* from now on, with the uses of what was put in."""
         self._woken = woken
 
     def begin(self, envelope: Envelope) -> OutgoingMail:
@@ -172,7 +173,7 @@ class Outgoing:
 
         await some_at_a_time([one(*each) for each in items])
         if not failures:
-            self._woken()
+            self._woken({item.use for item, _, _ in items})
             return
         self._log.warn("a message cannot be queued: {why!r}", why=failures[0])
         for item, body, _ in items:
@@ -277,7 +278,10 @@ class OutgoingMail:
             if body.place != "blobs":
                 outbound = replace(outbound, place=body.place)
             try:
-                item = outbound_item(id, outbound, body.ref, domain=_domain_of(outbound.address), created=now)
+                stream = self._outgoing.streams.named(outbound.stream)
+                bulk = stream is not None and stream.bulk
+                domain = _domain_of(outbound.address)
+                item = outbound_item(id, outbound, body.ref, domain=domain, created=now, bulk=bulk)
             except ValueError as error:
                 for each, _, _ in rows:
                     await self._outgoing.bodies.forget(bodies[each], each)

@@ -11,11 +11,10 @@ from typing import Final, Literal
 import msgspec
 
 from twisted_mail.relay.values import Addressee
-from twisted_mail.storage.interfaces import Corrupt, QueueItem
+from twisted_mail.storage.interfaces import Corrupt, QueueItem, Use
 from twisted_mail.values import BlobRef, DeliveryId
 
 __all__ = [
-    "USE",
     "VERSION",
     "NewerVersion",
     "Outbound",
@@ -25,7 +24,6 @@ __all__ = [
     "outbound_of",
 ]
 
-USE: Final = "outbound"
 VERSION: Final = 1
 ENVELOPE_BYTES: Final = 8 * 1024
 """What an engine takes at most."""
@@ -108,9 +106,12 @@ def encoded(outbound: Outbound) -> bytes:
     return envelope
 
 
-def outbound_item(id: DeliveryId, outbound: Outbound, body: BlobRef, *, domain: str, created: float) -> QueueItem:
+def outbound_item(
+    id: DeliveryId, outbound: Outbound, body: BlobRef, *, domain: str, created: float, bulk: bool = False
+) -> QueueItem:
     """The item of *outbound*; *domain* in its canonical form. Raises: ValueError if its envelope is too large."""
-    return QueueItem(id, USE, encoded(outbound), body, domain[:255], outbound.sender[:320], created=created)
+    use: Use = "bulk" if bulk else "outbound"
+    return QueueItem(id, use, encoded(outbound), body, domain[:255], outbound.sender[:320], created=created)
 
 
 def outbound_of(item: QueueItem) -> Outbound:

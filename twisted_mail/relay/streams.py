@@ -140,6 +140,8 @@ class Stream:
     suppress: bool = True
     """Addresses that bounced for good are not written to again for a while. Not in `normal`: who writes to a person wants
     the server's own answer."""
+    bulk: bool = False
+    """It comes in such numbers that other mail must not stand behind it in the queue."""
 
 
 class Streams:
@@ -210,7 +212,9 @@ def _read_stream(table: Table, name: str, pools: Collection[str]) -> Stream:
         match = _read_match(table.table("match"))
     elif name != NORMAL:
         table.wrong("match", "is missing: without it no message would ever be in this stream")
-    one_click, suppress = table.flag("one_click"), table.flag("suppress")
+    one_click, suppress, bulk = table.flag("one_click"), table.flag("suppress"), table.flag("bulk")
+    if name == NORMAL and bulk:
+        table.wrong("bulk", f"{NORMAL!r} is what must not wait for bulk mail")
     table.end()
     return Stream(
         name,
@@ -219,6 +223,7 @@ def _read_stream(table: Table, name: str, pools: Collection[str]) -> Stream:
         # marketing is what mailbox providers ask one-click unsubscribe of
         name == "marketing" if one_click is None else one_click,
         name != NORMAL if suppress is None else suppress,
+        name == "marketing" if bulk is None else bulk,
     )
 
 

@@ -1,4 +1,4 @@
-"""Takes items from the outbound queue and sends them: one per process of the role `relay`.
+"""Takes items of the queue that leave and sends them: one per process of the role `relay`.
 
 An item is leased, its route is found, it waits its turn at its destination, goes out in a transaction with others of the same
 message, and what the server said decides what becomes of it. It is acknowledged when the server has it, or when its sender
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 import msgspec
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 
 from twisted_mail.queueing.leasing import LeaseSettings, QueueWorker, Work, crashes
@@ -37,11 +37,13 @@ from twisted_mail.relay.values import (
     Stage,
     Verdict,
 )
-from twisted_mail.storage.interfaces import Corrupt, NotFound, Queue, QueueItem, StorageError
+from twisted_mail.storage.interfaces import Corrupt, NotFound, Queue, QueueItem, StorageError, Use
 from twisted_mail.values import BlobRef
 
 __all__ = ["Departures", "RelayWorker", "Reports", "Routing", "WorkerSettings", "WrittenBody", "body_of"]
 
+USES: Final[tuple[Use, ...]] = ("outbound", "bulk")
+"""Each has its own share of what is worked on at a time."""
 SMALL: Final = 128 * 1024
 """Octets of a message up to which it is read once and kept while it is sent."""
 BROKEN_DELAY: Final = 300.0
@@ -98,7 +100,7 @@ class WorkerSettings:
     """How a worker works."""
 
     lease: LeaseSettings = field(
-        default_factory=lambda: LeaseSettings(concurrent=500, lease_seconds=120, margin_seconds=20)
+        default_factory=lambda: LeaseSettings(concurrent=500, slow=1000, lease_seconds=120, margin_seconds=20)
     )
     schedule: Schedule = field(default_factory=Schedule)
     destinations: DestinationSettings = field(default_factory=DestinationSettings)
@@ -160,20 +162,26 @@ class RelayWorker:
         self._wall = wall
         self._random = random
         self.destinations = Destinations(self.settings.destinations, clock, self._begin)
-        self._worker = QueueWorker(queue, "outbound", clock, self.settings.lease, self._work, changed=self._in_flight)
+        self._workers: dict[Use, QueueWorker] = {
+            use: QueueWorker(queue, use, clock, self.settings.lease, self._work, changed=self._in_flight) for use in USES
+        }
 
     def start(self) -> None:
-        self._worker.start()
+        for worker in self._workers.values():
+            worker.start()
 
-    def wake(self) -> None:
-        self._worker.wake()
+    def wake(self, uses: Collection[Use] = USES) -> None:
+        """Of *uses* something was put in."""
+        for use in uses:
+            self._workers[use].wake()
 
     async def stop(self, seconds: float) -> None:
         """Lease nothing more, give conversations *seconds* to end, and give the rest back."""
-        await self._worker.stop(seconds)
+        stopping = [Deferred.fromCoroutine(worker.stop(seconds)) for worker in self._workers.values()]
+        await gatherResults(stopping)
 
     def _in_flight(self, number: int) -> None:
-        self.counts.in_flight = number
+        self.counts.in_flight = sum(worker.in_flight for worker in self._workers.values())
 
     # --- one item
 
@@ -224,7 +232,7 @@ class RelayWorker:
             return verdict
         key: Any = work.item.id if self._departures.apart(outbound) else _key(outbound, body)
         job = Job(outbound, route, key, work.held, _Task(work, body))
-        self.destinations.of(route.destination).enter(job)
+        self.destinations.of(route.destination, outbound.stream).enter(job)
         return await job.done
 
     # --- one transaction
