@@ -63,7 +63,7 @@ class RunningServer:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while not self._greets():
             assert self.process.poll() is None and time.monotonic() < deadline, self.log()
             time.sleep(0.05)
