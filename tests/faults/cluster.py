@@ -30,7 +30,8 @@ from tests.faults.warehouse import Warehouse
 from tests.services import isolation, running
 from tests.services.cassandra import Cassandra
 from tests.services.isolation import Isolation, Way
-from tests.services.mail import MailCluster, Place, Storage
+from tests.services.mail import MailCluster, MailNode, Place, Storage
+from tests.services.processes import NotReady
 from tests.services.versity import VersityGateway
 
 __all__ = ["AWAY", "House"]
@@ -66,6 +67,17 @@ class _Cut:
             way.mend()
 
     kill, start = pause, resume
+
+
+def _start(node: MailNode) -> None:
+    """A node that cannot start because of its stores is started again, as whoever supervises it would. Raises NotReady."""
+    for attempt in range(6):
+        try:
+            node.start()
+            return
+        except NotReady:
+            if attempt == 5 or node.process.running:
+                raise
 
 
 class House:
@@ -191,12 +203,24 @@ class House:
         self.live(lambda: work_under(load, hurting()))
         return self.recorder.counts()
 
+    def _up(self) -> None:
+        """The first mail node alone, which makes the tables, then the others. Raises NotReady."""
+        first, *others = self.cluster.nodes.values()
+        _start(first)
+        for node in others:
+            node.start(wait=False)
+        for node in others:
+            try:
+                node.ready()
+            except NotReady:
+                _start(node)
+
     def live(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """The servers are up and have their accounts while *work* runs; then everything recorded must hold."""
         try:
             for proxy in self.spoiled:
                 proxy.start()
-            self.cluster.start()
+            self._up()
             if self.warehouse is not None:
                 self.warehouse.start()
             populate(self.cluster)

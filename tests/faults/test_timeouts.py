@@ -22,7 +22,7 @@ from tests.services.processes import NotReady
 
 IMPATIENT = {
     "cas_contention_timeout": "30ms",
-    "write_request_timeout": "150ms",
+    "write_request_timeout": "500ms",
     "read_request_timeout": "1000ms",
 }
 """With these, two nodes that write to one account, or a replica that hangs, are enough for a time-out."""
