@@ -11,11 +11,10 @@ from twisted.internet.task import deferLater
 
 from tests.services import running
 from tests.storage.engines import EngineCase
-from twisted_mail.storage.interfaces import EngineContext
+from twisted_mail.storage.interfaces import USES, EngineContext
 from twisted_mail.storage.nats import NATSEngine
 from twisted_mail.storage.nats.items import DUE, WAIT, Entry, Place, scheduled
 from twisted_mail.storage.nats.settings import Settings
-from twisted_mail.storage.nats.streams import USES
 
 __all__ = ["NATSCase"]
 
