@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -56,6 +57,8 @@ ALL_ROWS: Final = 5000
 ADMIN_SECONDS: Final = 60.0
 PREPARE_ATTEMPTS: Final = 3
 PREPARE_SECONDS: Final = 1.5
+CONNECTING_SECONDS: Final = 20.0
+"""How long a change of the schema waits for connections to the node that it is asked of."""
 _TABLE: Final = re.compile(r"\b(?:FROM|INTO|UPDATE|TABLE(?: IF NOT EXISTS)?|TRUNCATE)\s+(?=[a-z][a-z0-9_]*\b(?!\.))")
 """What stands before the name of a table that has no keyspace before it."""
 
@@ -243,20 +246,34 @@ class ClusterSession:
         Raises: StorageError.
         """
         level = cassandra.ConsistencyLevel.LOCAL_SERIAL if serial else CONSISTENCY[self.options.consistency]
-        return await self._run(text, parameters, level, None)
+        return await self._run(text, parameters, level, lambda: None)
 
     async def run_schema(self, text: str) -> None:
         """Change the schema, and wait until all nodes agree on it. Every node of ours asks the same node of the cluster,
         so that two that make the same table at once make one. Raises: StorageError."""
-        up = [host for host in self._hosts() if host.is_up is not False and host.host_id is not None]
-        await self._run(text, (), None, min(up, key=lambda host: str(host.host_id), default=None))
+        await self._run(text, (), None, self._first_up)
 
-    async def _run(self, text: str, parameters: Sequence[Any], level: Any, host: Any) -> Sequence[Row]:
+    def _first_up(self) -> Any:
+        up = [host for host in self._hosts() if host.is_up is not False and host.host_id is not None]
+        return min(up, key=lambda host: str(host.host_id), default=None)
+
+    async def _run(self, text: str, parameters: Sequence[Any], level: Any, choose: Callable[[], Any]) -> Sequence[Row]:
+        """*choose* says which node is to be asked; None: any."""
         def call() -> Sequence[Row]:
             serial = cassandra.ConsistencyLevel.LOCAL_SERIAL
             statement = SimpleStatement(self._qualified(text), consistency_level=level, serial_consistency_level=serial)
-            future = self._driver.execute_async(statement, parameters or None, timeout=ADMIN_SECONDS, host=host)
-            rows = list(future.result())
+            until = time.monotonic() + CONNECTING_SECONDS
+            while True:
+                host = choose()
+                future = self._driver.execute_async(statement, parameters or None, timeout=ADMIN_SECONDS, host=host)
+                try:
+                    rows = list(future.result())
+                    break
+                except NoHostAvailable:
+                    # nothing was sent; the driver waits for connections to some node, not to the one that is asked
+                    if host is None or time.monotonic() > until:
+                        raise
+                    time.sleep(0.2)
             if not future.is_schema_agreed:
                 raise Unavailable("the nodes of the cluster do not agree on the schema")
             return rows

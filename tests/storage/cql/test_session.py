@@ -32,7 +32,9 @@ CAS = Statement("UPDATE t SET a = ? WHERE id = ? IF a = ?", False, conditional=T
 class Host:
     datacenter = "dc1"
     is_up = True
-    host_id = uuid4()
+
+    def __init__(self) -> None:
+        self.host_id = uuid4()
 
 
 class Bound:
@@ -427,3 +429,40 @@ def test_the_account_whose_turn_it_takes_is_the_first_parameter() -> None:
     assert _Request(Batch([(WRITE, (user, 1))]), (), 0, None).account == user
     assert _Request(READ, ("example.org",), 1, None).account is None
     assert isinstance(user, UUID)
+
+
+class SchemaTests(SessionCase):
+    async def test_a_change_waits_until_there_are_connections_to_the_node_that_is_asked(self) -> None:
+        driver, session = await self.open()
+        first, second, _ = sorted(driver.hosts, key=lambda host: str(host.host_id))
+        asked: list[Any] = []
+
+        class Answer:
+            is_schema_agreed = True
+
+            def result(self) -> list[Any]:
+                if len(asked) == 2:
+                    first.is_up = False  # as the driver finds out meanwhile
+                if len(asked) < 4:
+                    raise NoHostAvailable("marked down or removed", {})
+                return []
+
+        def execute_async(statement: Any, parameters: Any, timeout: float, host: Any) -> Answer:
+            asked.append(host)
+            return Answer()
+
+        driver.execute_async = execute_async  # type: ignore[assignment, method-assign]
+        await session.run_schema("CREATE TABLE t (a int PRIMARY KEY)")
+        self.assertEqual([host.host_id for host in asked], [each.host_id for each in (first, first, second, second)])
+
+    async def test_a_statement_for_any_node_is_not_repeated(self) -> None:
+        driver, session = await self.open()
+        asked: list[Any] = []
+
+        def execute_async(statement: Any, parameters: Any, timeout: float, host: Any) -> Any:
+            asked.append(host)
+            raise NoHostAvailable("nobody is there", {})
+
+        driver.execute_async = execute_async  # type: ignore[assignment, method-assign]
+        await fails(Unavailable, session.run("SELECT a FROM t"))
+        self.assertEqual(asked, [None])
