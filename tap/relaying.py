@@ -247,7 +247,6 @@ class Relaying:
                 lifetime_seconds=int(configuration.signing.lifetime) or None, seal_domain=configuration.signing.seal
             ),
             dns=dns,
-            defer=self._in_thread,
         )
         worker = self.worker = RelayWorker(
             self._backend.queue,

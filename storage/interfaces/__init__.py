@@ -7,7 +7,7 @@ contract suite in `twisted_mail.storage.testing`; passing it is what being an en
 
 from __future__ import annotations
 
-from twisted_mail.storage.interfaces.blobs import Blobs, BlobWriter, ChooseGeneration, References
+from twisted_mail.storage.interfaces.blobs import Blobs, BlobWriter, ChooseGeneration, PrefersSmall, References
 from twisted_mail.storage.interfaces.directory import AccountRecord, Alias, Directory, Domain
 from twisted_mail.storage.interfaces.engine import Checked, Engine, EngineContext
 from twisted_mail.storage.interfaces.errors import (
@@ -94,6 +94,7 @@ __all__ = [
     "NewEntry",
     "NotFound",
     "Queue",
+    "PrefersSmall",
     "QueueFilter",
     "QueueItem",
     "QueueStatus",

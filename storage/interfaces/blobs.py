@@ -7,7 +7,7 @@ from typing import Protocol
 
 from twisted_mail.values import BlobRef
 
-__all__ = ["BlobWriter", "Blobs", "ChooseGeneration", "References"]
+__all__ = ["BlobWriter", "Blobs", "ChooseGeneration", "PrefersSmall", "References"]
 
 
 ChooseGeneration = Callable[[BlobRef], Awaitable[int]]
@@ -42,6 +42,14 @@ class Blobs(Protocol):
 
     def iterate(self) -> AsyncIterator[BlobRef]:
         """Every blob, in no promised order."""
+
+
+class PrefersSmall(Protocol):
+    """An optional ability of a queue's own store for bodies: small ones are better kept there than in the blob store."""
+
+    @property
+    def small_bytes(self) -> int:
+        """Up to so many octets."""
 
 
 class References(Protocol):

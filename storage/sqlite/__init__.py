@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from twisted_mail.storage.interfaces import Engine, EngineContext, StorageError
 from twisted_mail.storage.memory.small import MemoryBus, MemoryCache
+from twisted_mail.storage.sqlite.bodies import SQLiteBodies
 from twisted_mail.storage.sqlite.directory import SQLiteDirectory
 from twisted_mail.storage.sqlite.election import FILE, Place, Writers
 from twisted_mail.storage.sqlite.lists import SQLiteLists
@@ -62,6 +63,7 @@ class SQLiteEngine:
         self.directory = SQLiteDirectory(self.writers, self._readers)
         self.references = SQLiteReferences(self.writers, self._readers)
         self.queue = SQLiteQueue(self.writers, self._readers)
+        self.queue_bodies = SQLiteBodies(self.writers, self._readers)
         self.leases = SQLiteLeases(self.writers)
         self.allowances = SQLiteAllowances(self.writers, self._readers)
         self.records = SQLiteRecords(self.writers, self._readers)

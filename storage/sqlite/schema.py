@@ -125,6 +125,10 @@ MIGRATIONS: Final[Mapping[int, str]] = {
     CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
     CREATE INDEX queue_domain ON queue (domain, id);
     CREATE INDEX queue_sender ON queue (sender, id);
+    CREATE TABLE queue_body (
+        hash TEXT NOT NULL, generation INTEGER NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (hash, generation)
+    );
     """,
 }
 VERSION: Final = max(MIGRATIONS)

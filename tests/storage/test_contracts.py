@@ -22,6 +22,7 @@ from twisted_mail.storage.interfaces import (
     Queue,
     Records,
     References,
+    Refused,
     SearchShards,
 )
 from twisted_mail.storage.memory import (
@@ -40,7 +41,7 @@ from twisted_mail.storage.memory import (
     MemoryReferences,
     MemorySearchShards,
 )
-from twisted_mail.storage.testing.base import Suite
+from twisted_mail.storage.testing.base import Suite, fails
 from twisted_mail.values import AccountId, ModSeq
 
 
@@ -188,6 +189,16 @@ class SQLiteLeasesTests(EngineCase, testing.LeasesContract):
 class SQLiteAllowancesTests(testing.AllowancesContract, EngineCase):
     async def build(self) -> Allowances:
         return (await self.sqlite()).allowances
+
+
+class SQLiteBodiesTests(testing.BlobsContract, EngineCase):
+    async def build(self) -> Blobs:
+        return (await self.sqlite()).queue_bodies
+
+    async def test_what_is_too_large_is_refused(self) -> None:
+        writer = (await self.build()).writer()
+        await writer.write(bytes(1 << 20))
+        await fails(Refused, writer.write(b"x"))
 
 
 class SQLiteRecordsTests(EngineCase, testing.RecordsContract):

@@ -82,21 +82,28 @@ class Bodies:
         trouble: Callable[[], str | None] = lambda: None,
         recent_bytes: int = 0,
     ) -> None:
-        """*overflow*: the queue's own store, bounded; it raises `Refused` when it is full. *trouble* says, without waiting,
+        """*overflow*: the queue's own store, bounded; it raises `Refused` when it is full; small bodies go there at once if it
+        says so (`PrefersSmall`). *trouble* says, without waiting,
         what is the matter with *blobs* or *references*; None: nothing that is known. *recent_bytes*: so much of what was
         kept last stays in memory too, as a message is mostly read in the moment after it was put."""
         self._blobs = blobs
         self._references = references
         self._clock = clock
         self._overflow = overflow
+        self._small = int(getattr(overflow, "small_bytes", 0))
         self._trouble = trouble
         self._recent = _Recent(recent_bytes)
 
-    async def keep(self, octets: Octets, ids: Sequence[DeliveryId]) -> Mapping[DeliveryId, Body]:
-        """Make a message durable for the items *ids*.
+    async def keep(
+        self, octets: Octets, ids: Sequence[DeliveryId], size: int | None = None
+    ) -> Mapping[DeliveryId, Body]:
+        """Make a message durable for the items *ids*. *size*: its octets, if they are known.
 
         Raises: StorageError; Refused among them says that there is no room; OSError if *octets* cannot be read.
         """
+        # of several recipients a body that they share goes out in one transaction
+        if self._overflow is not None and size is not None and len(ids) == 1 and size <= self._small:
+            return await self._keep_apart(self._overflow, octets, ids)
         trouble = self._trouble()
         if self._overflow is not None and trouble is not None:  # no need for every message to find it out
             return await self._keep_apart(self._overflow, octets, ids)
@@ -148,11 +155,18 @@ class Bodies:
         try:
             for id in ids:
                 writer = store.writer()
+                gathered: list[bytes] = []
+                size = 0
                 try:
                     await writer.write(id.octets)
                     async for chunk in octets():
                         await writer.write(chunk)
+                        size += len(chunk)
+                        if size <= RECENT_EACH:
+                            gathered.append(chunk)
                     kept[id] = Body("queue", await writer.finish())
+                    if size <= RECENT_EACH:
+                        self._recent.add(kept[id].ref, b"".join(gathered))
                 except BaseException:
                     await self._abort(writer.abort)
                     raise
@@ -164,11 +178,11 @@ class Bodies:
 
     async def open(self, body: Body) -> AsyncIterator[bytes]:
         """The message's octets. Raises: StorageError (NotFound, Corrupt, Unavailable)."""
+        recent = self._recent.get(body.ref)
+        if recent is not None:
+            yield recent
+            return
         if body.place == "blobs":
-            recent = self._recent.get(body.ref)
-            if recent is not None:
-                yield recent
-                return
             async for chunk in self._blobs.open(body.ref):
                 yield chunk
             return

@@ -79,7 +79,7 @@ class InboundQueue:
             self._log.warn("the queue takes nothing: {why}", why=trouble)
             return {id: MailRefused(Refusal.UNAVAILABLE) for id in ids}
         try:
-            kept = await self.bodies.keep(spool.chunks, ids)
+            kept = await self.bodies.keep(spool.chunks, ids, spool.size)
         except (StorageError, OSError) as error:
             self._log.warn("no body for {n} queued deliveries: {why}", n=len(ids), why=error)
             return dict.fromkeys(ids, _refusal(error))

@@ -52,7 +52,7 @@ class Bodies(Protocol):
     """Keeps bodies for items (`delivery.bodies`)."""
 
     async def keep(
-        self, octets: Callable[[], AsyncIterator[bytes]], ids: Sequence[DeliveryId]
+        self, octets: Callable[[], AsyncIterator[bytes]], ids: Sequence[DeliveryId], size: int | None = None
     ) -> Mapping[DeliveryId, Any]:  # of Body: a mapping's values are no place for a protocol's properties
         ...
 
@@ -141,7 +141,7 @@ class Outgoing:
             self._log.warn("the queue takes nothing: {why}", why=trouble)
             raise MailRefused(Refusal.UNAVAILABLE)
         try:
-            return await self.bodies.keep(spool.chunks, ids)
+            return await self.bodies.keep(spool.chunks, ids, spool.size)
         except (StorageError, OSError) as error:
             self._log.warn("no body for {n} queued messages: {why}", n=len(ids), why=error)
             raise _refusal(error) from error
