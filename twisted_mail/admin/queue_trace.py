@@ -53,6 +53,7 @@ def facts_of_step(step: Step) -> dict[str, Any]:
         "host": step.host or None,
         "source": step.source or None,
         "tls": step.tls or None,
+        "told": step.told or None,
         "node": step.node or None,
         "next_attempt": time_text(step.next) if step.next else None,
     }
@@ -72,4 +73,6 @@ def sentence(step: Step) -> str:
         text += f": {step.reply}"
     if step.next:
         text += f"; next attempt {time_text(step.next)}"
+    if step.told:
+        text += f" (its sender: {step.told})"
     return text

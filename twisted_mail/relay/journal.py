@@ -45,6 +45,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: str = ""
     next: float = 0.0
     """When it will be tried again, seconds since 1970."""
+    told: str = ""
+    """Of what was given up: whether its sender was told, or why not."""
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -363,11 +363,11 @@ class RelayWorker:
         await self._note(work, outbound, "delivered", verdict)
 
     async def _given_up(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict, what: str) -> None:
-        await self._reports.failed(work.item, self._with(outbound, verdict), verdict)
+        told = await self._reports.failed(work.item, self._with(outbound, verdict), verdict)
         self.counts.bounced += 1
         if await work.ack():
             await self._bodies.forget(body, work.item.id)
-        await self._note(work, outbound, what, verdict)
+        await self._note(work, outbound, what, verdict, told=str(getattr(told, "value", "")))
 
     async def _put_off(self, work: Work, outbound: Outbound, body: Body, put_off: PutOff) -> None:
         """It was not tried; but its sender hears of the time that goes by as of any other."""
@@ -427,7 +427,9 @@ class RelayWorker:
         if outbound is not None:
             await self._note(work, outbound, "held", _ours(Result.TEMPORARY, reply))
 
-    def _note(self, work: Work, outbound: Outbound, what: str, verdict: Verdict, next: float = 0.0) -> Awaitable[None]:
+    def _note(
+        self, work: Work, outbound: Outbound, what: str, verdict: Verdict, next: float = 0.0, told: str = ""
+    ) -> Awaitable[None]:
         step = Step(
             at=self._wall(),
             what=what,
@@ -442,6 +444,7 @@ class RelayWorker:
             stage=verdict.stage.value,
             stream=outbound.stream,
             next=next,
+            told=told,
         )
         return self._journal.note(outbound.message_id, step)
 
