@@ -96,7 +96,8 @@ async def run(reactor: Any, folder: Path, port: int, arguments: argparse.Namespa
     threads = Threads(reactor, 2, "spool")
     bodies = Bodies(backend.blobs, backend.references, reactor)
     journal = Journal(backend.records, "node")
-    streams = Streams([Stream("marketing", ("bulk",), Match(sender=(NEWS,)), bulk=not arguments.one_queue), Stream(NORMAL, ("main",))])
+    marketing = Stream("marketing", ("bulk",), Match(sender=(NEWS,)), bulk=not arguments.one_queue)
+    streams = Streams([marketing, Stream(NORMAL, ("main",))])
     outgoing = Outgoing(
         backend.queue, bodies, SpoolFolder(folder / "spool", threads.defer), streams, journal, reactor
     )

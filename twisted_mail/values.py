@@ -73,9 +73,14 @@ class EntryId(_Identifier):
 
 
 class DeliveryId(_Identifier):
-    """One delivery of one message to one recipient, minted once when its last octet has come."""
+    """One delivery of one message to one recipient, minted once when its last octet has come. Ascending in time: what is
+    queued together lies together, so that a long queue costs a database no more pages for each item than a short one."""
 
     __slots__ = ()
+
+    @classmethod
+    def new(cls) -> Self:
+        return cls(_time_ordered())
 
     def caused(self, action: str) -> DeliveryId:
         """The id of what this delivery causes (a bounce, a forward, an answer): the same however often it is caused."""
