@@ -163,7 +163,7 @@ class SigningSettings:
     seal: str = setting(
         Text("a domain, or empty", r"[^\s@]*"),
         "",
-        "The domain whose key seals mail that is forwarded (ARC, RFC 8617). Empty: the domain that the message was sent to.",
+        "The domain whose key seals mail that is forwarded (ARC, RFC 8617). Empty: it is not sealed.",
     )
     srs: str = setting(
         Text("a domain, or empty", r"[^\s@]*"),
