@@ -131,6 +131,16 @@ class SuppressionTests(TestCase):
         self.assertIn("550 5.1.1 unknown", verdict.reply)
         self.assertEqual(kept_for(verdict.reply, S), 0.0, "it does not feed itself")
 
+    async def test_a_domain_without_a_list_is_asked_for_once_a_minute(self) -> None:
+        other = Suppressions(self.records, S, self.clock.seconds)
+        stream = Stream("letters", ("main",))
+        self.assertIsNone(await other.check("a.example", "bob@b.example", stream))
+        await self.lists.add("a.example", "bob@b.example", "gone", "bounce", 900.0)
+        self.assertIsNotNone(await self.lists.check("a.example", "bob@b.example", stream), "who wrote it knows")
+        self.assertIsNone(await other.check("a.example", "bob@b.example", stream))
+        self.clock.advance(61)
+        self.assertIsNotNone(await other.check("a.example", "bob@b.example", stream))
+
     async def test_everything_of_an_address_is_forgotten(self) -> None:
         await self.bounce()
         await self.lists.allow("x.example", "bob@y.example")

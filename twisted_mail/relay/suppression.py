@@ -45,6 +45,9 @@ ALLOWED: Final = "allowed"
 _SOURCES: Final = (BOUNCE, COMPLAINT, UNSUBSCRIBE, OPERATOR, ALLOWED)
 _DAY: Final = 86_400.0
 _DOMAINS: Final = "suppress-domains"
+_BELIEVED_SECONDS: Final = 60.0
+"""So long a process goes on writing to an address of which another has made its domain's first entry."""
+_REMEMBERED: Final = 10_000
 _MOST: Final = 200
 """Entries of one address that are looked at: a stream has at most two."""
 
@@ -168,6 +171,9 @@ class Suppressions:
         self.settings = settings if settings is not None else SuppressionSettings()
         self._wall = wall
         self._domains: set[str] = set()
+        """Sender domains that have a list."""
+        self._without: dict[str, float] = {}
+        """Those that had none when it was looked; until when that is believed."""
 
     async def check(self, sender_domain: str, address: str, stream: Stream) -> Suppressed | None:
         """Why mail of *stream* from *sender_domain* must not go to *address*; None: it may. Raises: StorageError."""
@@ -183,11 +189,26 @@ class Suppressions:
         domain, name = _canonical(sender_domain, address)
         if not name:
             return []
+        if domain not in self._domains and not await self._has_list(domain):
+            return []
         prefix = f"{name} "
         found = await self._records.list(_space(domain, _bucket(name)), prefix, _MOST)
         now = self._wall()
         entries = [_decoder.decode(record.value) for record in found if record.key.startswith(prefix)]
         return [entry for entry in entries if entry.until is None or entry.until > now]
+
+    async def _has_list(self, domain: str) -> bool:
+        """Most domains have none: not worth a question for each message."""
+        now = self._wall()
+        if now < self._without.get(domain, 0.0):
+            return False
+        if await self._records.get(_DOMAINS, domain) is not None:
+            self._domains.add(domain)
+            return True
+        if len(self._without) >= _REMEMBERED:
+            self._without.clear()
+        self._without[domain] = now + _BELIEVED_SECONDS
+        return False
 
     async def add(
         self,
@@ -209,10 +230,11 @@ class Suppressions:
             raise ValueError(f"{address!r} of {sender_domain!r} cannot be suppressed")
         now = self._wall()
         entry = Suppressed(name, source, reason[:1000], now, now + ttl if ttl is not None else None, stream)
-        await self._records.put(_space(domain, _bucket(name)), _key(entry), _encoder.encode(entry), ttl)
         if domain not in self._domains:
+            # first: without it nobody looks for the entry
             await self._records.put(_DOMAINS, domain, b"")
             self._domains.add(domain)
+        await self._records.put(_space(domain, _bucket(name)), _key(entry), _encoder.encode(entry), ttl)
         return entry
 
     async def bounced(self, sender_domain: str, address: str, verdict: Verdict) -> Suppressed | None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -104,8 +104,16 @@ class WorkerSettings:
     )
     schedule: Schedule = field(default_factory=Schedule)
     destinations: DestinationSettings = field(default_factory=DestinationSettings)
+    bulk: float = 0.25
+    """So large a part of `lease.concurrent` is there for bulk mail, besides: where the processor is what there is too little of,
+    other mail waits for about a turn of everything that is in flight."""
     crashes: int = 5
     """Attempts of which nothing was heard again, or that found the item broken, before it is held."""
+
+    def lease_of(self, use: Use) -> LeaseSettings:
+        if use != "bulk":
+            return self.lease
+        return replace(self.lease, concurrent=max(int(self.lease.concurrent * self.bulk), 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +171,8 @@ class RelayWorker:
         self._random = random
         self.destinations = Destinations(self.settings.destinations, clock, self._begin)
         self._workers: dict[Use, QueueWorker] = {
-            use: QueueWorker(queue, use, clock, self.settings.lease, self._work, changed=self._in_flight) for use in USES
+            use: QueueWorker(queue, use, clock, self.settings.lease_of(use), self._work, changed=self._in_flight)
+            for use in USES
         }
 
     def start(self) -> None:
