@@ -360,6 +360,16 @@ def test_killed_at_every_step_nothing_is_lost_and_nothing_taken_is_sent_again(tm
     assert count > 8
 
 
+def test_what_a_server_took_is_never_forgotten_for_what_fails_afterwards(house: RelayHouse, node: Node) -> None:
+    async def broken(*given: object) -> None:
+        raise RuntimeError("no counting today")
+
+    node.departures.heard = broken  # type: ignore[method-assign]
+    node.give("bob@b.test", "eve@b.test")
+    house.go_on(700)
+    assert (house.items(), dict(house.world.taken)) == ([], {"bob@b.test": 1, "eve@b.test": 1})
+
+
 def test_all_or_none_of_a_message_is_queued(house: RelayHouse) -> None:
     node = Node(house)
     node.queue.only, node.queue.mode = {"put"}, "full"

@@ -287,9 +287,11 @@ class RelayWorker:
         destination.took(len(jobs), self._clock.seconds() - began)
         if all(verdict.stage in (Stage.ROUTE, Stage.CONNECT) for verdict in verdicts):
             self._pools.unused(grant)
+        # first what decides over the items: nothing that fails below may make a server's answer forgotten
+        for job, verdict in zip(jobs, verdicts, strict=True):
+            job.end(verdict)
         for job, verdict in zip(jobs, verdicts, strict=True):
             self.counts.heard(route.destination, grant.source.pool, verdict.result)
-            job.end(verdict)
             await self._departures.heard(grant, job.outbound, verdict, now)
 
     async def _parcel(self, jobs: Sequence[Job], now: float) -> Parcel:
