@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from os import urandom
-from typing import Final
+from typing import Any, Final
 
 from twisted_mail.storage.interfaces import USES, StorageError
 from twisted_mail.storage.nats.items import DUE, HELD, NEVER, Place, expecting, scheduled
-from twisted_mail.storage.nats.jetstream import WRONG_SEQUENCE, JetStream, JetStreamError, Written
+from twisted_mail.storage.nats.jetstream import NO_STREAM, WRONG_SEQUENCE, JetStream, JetStreamError, Written
 from twisted_mail.storage.nats.link import ended
 from twisted_mail.values import DeliveryId
 
@@ -21,6 +21,9 @@ MENDING_SECONDS: Final = 5.0
 """Between two looks whether all consumers are there."""
 CLOCK_SECONDS: Final = 30.0
 """Between two looks at the servers' clock."""
+KNOWN_SECONDS: Final = 5.0
+"""After which all servers know of a new stream."""
+KNOWN_TRIES: Final = 50
 REMEMBERED: Final = 10_000
 """Items whose subjects are remembered."""
 
@@ -89,7 +92,7 @@ class QueueStreams:
         stream = self.name(use)
         there: set[str] = set()
         while True:
-            page = await self.js.api(f"CONSUMER.NAMES.{stream}", {"offset": len(there)})
+            page = await self._once_known(f"CONSUMER.NAMES.{stream}", {"offset": len(there)})
             there |= set(page.get("consumers") or ())
             if not page.get("consumers") or len(there) >= page["total"]:
                 break
@@ -111,9 +114,22 @@ class QueueStreams:
         }
         what = f"CONSUMER.CREATE.{stream}.{consumer(shard)}.{subject}"
         try:
-            await self.js.api(what, {"stream_name": stream, "config": config})
+            await self._once_known(what, {"stream_name": stream, "config": config})
         except JetStreamError as error:
             raise StorageError(f"NATS: consumer {shard} of {stream} cannot be made: {error}") from error
+
+    async def _once_known(self, what: str, body: object) -> dict[str, Any]:
+        """A call of the API about a stream that was made a moment ago: of the servers of a cluster some hear of it later.
+
+        Raises: JetStreamError, StorageError."""
+        for _ in range(KNOWN_TRIES):
+            try:
+                return await self.js.api(what, body)
+            except JetStreamError as error:
+                if error.number != NO_STREAM:
+                    raise
+                await asyncio.sleep(KNOWN_SECONDS / KNOWN_TRIES)
+        return await self.js.api(what, body)
 
     async def mend(self, use: str) -> None:
         """Consumers were missing (somebody removed them, or they have no leader just now)."""
