@@ -26,8 +26,8 @@ for line in sys.stdin:
 
 @pytest.fixture
 def two_ways() -> Iterator[tuple[Isolation, str]]:
-    if why := isolation.why_not():
-        running.unavailable(why)
+    if why := isolation.why_not():  # a permission of the kernel's, which no package brings
+        pytest.skip(why)
     far = loopback_address()
     found = Isolation({"far": (f"{far}/32",), "near": ("127.0.0.1/32",)})
     try:
@@ -110,7 +110,7 @@ def test_where_there_are_no_namespaces_that_is_said_in_one_line(monkeypatch: pyt
 
 def test_a_small_disk_is_full_when_it_was_filled_and_keeps_what_lay_there(tmp_path: Path) -> None:
     if why := small_disk.why_not(tmp_path):
-        running.unavailable(why)
+        pytest.skip(why)
     folder = tmp_path / "data"
     (folder / "in").mkdir(parents=True)
     (folder / "in" / "before").write_bytes(b"b" * 100_000)
