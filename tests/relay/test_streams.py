@@ -111,6 +111,19 @@ def test_marketing_wants_one_click_unless_it_is_told_otherwise() -> None:
     }  # fmt: skip
 
 
+def test_marketing_has_a_queue_of_its_own_unless_it_is_told_otherwise_and_normal_mail_never() -> None:
+    match = {"precedence": ["bulk"]}
+    streams = read(
+        marketing={"pools": ["bulk"], "match": match},
+        news={"pools": ["bulk"], "match": match, "bulk": True},
+        lists={"pools": ["bulk"], "match": match},
+    )
+    assert {each.name for each in streams.all() if each.bulk} == {"marketing", "news"}
+    with pytest.raises(Wrong) as caught:
+        read(normal={"pools": ["main"], "bulk": True})
+    assert [key for key, _ in caught.value.problems] == ["relay.streams.normal.bulk"]
+
+
 def test_errors_are_named_by_their_keys() -> None:
     with pytest.raises(Wrong) as caught:
         read(
