@@ -336,9 +336,9 @@ async def _nats(folder: Path, sizes: Sequence[int], arguments: argparse.Namespac
 
     reactor: Any = installed
     queue = engine(running.nats_cluster(3).url(), EngineContext(reactor, folder))
-    await queue.start()
     have = 0
     try:
+        await queue.start()
         for size in sizes:
             await fill(queue.queue, size, have)
             have = size
