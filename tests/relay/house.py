@@ -219,7 +219,13 @@ class RelayHouse:
         self.clock.advance(1_700_000_000.0)
         self.engine = MemoryEngine(EngineContext(self.clock, folder))
         self.world = World(self.clock)
+        self.jump = 0.0
+        """How far the wall clocks of nodes are from the truth."""
         self.reports = Reports()
+
+    def wall(self) -> float:
+        """Seconds since 1970, as nodes believe."""
+        return float(self.clock.seconds()) + self.jump
 
     def go_on(self, seconds: float, step: float = 0.25) -> None:
         """Let *seconds* go by."""
@@ -278,7 +284,7 @@ class Node:
             streams,
             journal,
             clock,
-            wall=clock.seconds,
+            wall=house.wall,
         )
         self.worker = RelayWorker(
             self.queue,
@@ -297,7 +303,7 @@ class Node:
                 destinations=destinations or DestinationSettings(),
             ),
             counts=self.counts,
-            wall=clock.seconds,
+            wall=house.wall,
             random=lambda: 0.5,
         )
         self.outgoing.wake(self.worker.wake)
@@ -309,12 +315,14 @@ class Node:
         sender: str = "ann@example.org",
         message: bytes = MESSAGE,
         notify: frozenset[str] = frozenset(),
+        forward: bool = False,
         **envelope: Any,
     ) -> list[DeliveryId]:
-        """Submit a message to *addresses*."""
+        """Submit a message to *addresses*; with *forward* it comes from a stranger, to an alias that leads to them."""
         recipients = tuple(Recipient(address, (), notify=notify) for address in addresses)
-        identity = Identity(AccountId(bytes(16)), sender or "ann@example.org")
-        given = Envelope(sender, recipients, Peer("192.0.2.99", service="submission"), identity=identity, **envelope)
+        identity = None if forward else Identity(AccountId(bytes(16)), sender or "ann@example.org")
+        peer = Peer("192.0.2.99", service="smtp" if forward else "submission")
+        given = Envelope(sender, recipients, peer, identity=identity, **envelope)
         ids = [DeliveryId.new() for _ in recipients]
 
         async def submit() -> None:

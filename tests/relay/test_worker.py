@@ -263,6 +263,8 @@ def test_each_stream_leaves_by_its_own_addresses_on_every_way(house: RelayHouse,
     node.give("bob@b.test", sender="news@example.org")
     node.give("bob@b.test", sender="ann@example.org")
     [first] = node.give("eve@c.test", sender="news@example.org")
+    node.give("eve@d.test", sender="news@example.org", forward=True)
+    node.give("eve@d.test", sender="stranger@elsewhere.test", forward=True)
     run(node.outgoing.submit(first, "bounce", "news@elsewhere.test", b"Subject: failed\r\n\r\n", stream="marketing"))
     run(node.outgoing.submit(first, "bounce", "news@elsewhere.test", b"Subject: failed\r\n\r\n", stream="marketing"))
     house.go_on(2000)
@@ -272,6 +274,8 @@ def test_each_stream_leaves_by_its_own_addresses_on_every_way(house: RelayHouse,
         ("main", "ann@example.org", "b.test"),
         ("bulk", "news@example.org", "c.test"),
         ("bulk", "", "elsewhere.test"),
+        ("bulk", "news@example.org", "d.test"),
+        ("main", "stranger@elsewhere.test", "d.test"),
     }
     assert house.world.taken["news@elsewhere.test"] == 1, "what is caused twice is one message"
     assert {pool for pool, _ in node.departures.heard_of} == {"bulk", "main"}
@@ -292,6 +296,31 @@ def test_nothing_is_sent_without_its_lease(house: RelayHouse) -> None:
     house.go_on(300)
     assert house.world.taken["bob@b.test"] == 1
     assert house.items() == []
+
+
+@pytest.mark.parametrize("jump", [-400 * 86_400.0, -3600.0, 3600.0])
+def test_a_clock_that_jumps_while_a_message_is_on_its_way_changes_nothing(
+    house: RelayHouse, node: Node, jump: float
+) -> None:
+    house.world.seconds["b.test"] = 100.0
+    node.give("bob@b.test", "eve@c.test")
+    house.go_on(50)
+    house.jump = jump
+    house.go_on(100)
+    assert (house.items(), dict(house.world.taken)) == ([], {"bob@b.test": 1, "eve@c.test": 1})
+    assert house.reports.told == {}
+
+
+def test_a_clock_that_was_set_back_does_not_stop_what_waits(house: RelayHouse, node: Node) -> None:
+    house.world.answers["b.test"] = lambda address: verdict("450 4.2.1 busy")
+    node.give("bob@b.test")
+    house.go_on(10)
+    house.jump = -30 * 86_400.0
+    house.go_on(400)
+    assert len(house.world.attempts) == 2
+    del house.world.answers["b.test"]
+    house.go_on(1000)
+    assert (house.items(), house.world.taken["bob@b.test"]) == ([], 1)
 
 
 def test_a_poison_item_is_set_aside_after_some_attempts_and_the_rest_goes_on(house: RelayHouse) -> None:

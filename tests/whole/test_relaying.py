@@ -4,6 +4,8 @@ nothing is lost, and nothing is sent twice but what was on the wire at that mome
 from __future__ import annotations
 
 import contextlib
+import email
+import imaplib
 import json
 import re
 import smtplib
@@ -12,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -107,6 +110,34 @@ def test_workers_of_the_relay_are_killed(tmp_path: Path, receiver: RunningServer
     assert set(found) == {f"m{number}" for number in range(MESSAGES)}
     again = sum(found.values()) - MESSAGES
     assert again <= kills * PER_CONNECTION, found.most_common(5)
+
+
+def test_who_waits_is_warned_in_words_that_a_mail_program_reads(tmp_path: Path) -> None:
+    node = Node(tmp_path, "all", ["submission", "imap", "delivery", "relay"], "", free_port())
+    text = node.config.read_text()
+    node.config.write_text(text.replace('retry = ["1s"]\n', 'retry = ["1s"]\nwarn = "1s"\n'))
+    node.mailctl("domain", "add", "sender.example")
+    node.mailctl("user", "add", "eve@sender.example", "--password-stdin", given=PASSWORD + "\n")
+    node.start()
+    try:
+        submit(node, range(1))
+        deadline = time.monotonic() + 120
+        with imaplib.IMAP4("127.0.0.1", node.ports["imap"]) as client:
+            client.login("eve@sender.example", PASSWORD)
+            while not (found := all_bodies(client, "INBOX")):
+                assert time.monotonic() < deadline, node.log()[-3000:]
+                time.sleep(0.3)
+    finally:
+        node.stop()
+    warning = email.message_from_bytes(found[0])
+    assert warning["Return-Path"] == "<>" and warning["Auto-Submitted"].startswith("auto-replied")
+    assert warning.get_content_type() == "multipart/report" and warning.get_param("report-type") == "delivery-status"
+    parts: Any = warning.get_payload()  # of the email package, whose types do not tell a multipart from a text
+    text_part, status, original = parts
+    about = [str(each) for each in status.get_payload()]
+    assert "Action: delayed" in about[1] and "ann@demo.example" in about[1] and "Will-Retry-Until:" in about[1]
+    assert "ann@demo.example" in text_part.get_payload(decode=True).decode()
+    assert "Subject: m0" in str(original)
 
 
 def test_a_relay_needs_no_listener_and_says_when_its_queue_is_away(tmp_path: Path) -> None:
