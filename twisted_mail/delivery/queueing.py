@@ -5,27 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.delivery.bodies import Bodies, Body
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, queue_item
-from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
+from twisted_mail.queueing.limits import some_at_a_time
+from twisted_mail.queueing.putting import put_item
 from twisted_mail.queueing.spool import Spool, SpoolFolder
 from twisted_mail.services import MailRefused, Refusal
-from twisted_mail.storage.interfaces import Queue, QueueItem, Refused, StorageError
+from twisted_mail.storage.interfaces import Queue, Refused, StorageError
 from twisted_mail.values import DeliveryId
 
 __all__ = ["InboundQueue", "Waiting"]
 
-PUT_SECONDS: Final = 10.0
-"""How long the queue has for one item, each time."""
-PUT_PAUSES: Final = (0.0, 0.2, 1.0)
-"""Seconds before each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,26 +110,13 @@ class InboundQueue:
             self._log.error("delivery {id} cannot be queued: {why}", id=id, why=error)
             await self.bodies.forget(body, id)
             return MailRefused(Refusal.UNAVAILABLE)
-        certain = True
-        failure: Exception
-        for pause in PUT_PAUSES:
-            if pause:
-                await deferLater(self._clock, pause)
-            try:
-                await within(self._clock, PUT_SECONDS, self._put_item(item, delay))
-                return None
-            except Refused as error:
-                failure = error
-                break
-            except (StorageError, TooSlow) as error:
-                failure, certain = error, False
-        self._log.warn("delivery {id} cannot be queued: {why!r}", id=id, why=failure)
-        if certain:  # else the item may be there all the same, and its body must be too
+        failed = await put_item(self.queue, self._clock, item, delay)
+        if failed is None:
+            return None
+        self._log.warn("delivery {id} cannot be queued: {why!r}", id=id, why=failed.error)
+        if failed.certain:  # else the item may be there all the same, and its body must be too
             await self.bodies.forget(body, id)
-        return _refusal(failure)
-
-    async def _put_item(self, item: QueueItem, delay: float) -> None:
-        await self.queue.put(item, delay=delay)
+        return _refusal(failed.error)
 
 
 def _refusal(error: Exception) -> MailRefused:

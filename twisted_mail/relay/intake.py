@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from typing import Any, Final, Protocol
 
 from msgspec.structs import replace
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
+from twisted_mail.queueing.putting import PUT_SECONDS, put_item
 from twisted_mail.relay.items import Outbound, Place, outbound_item
 from twisted_mail.relay.journal import Journal, Step
 from twisted_mail.relay.streams import MessageFacts, Streams
@@ -26,10 +26,6 @@ from twisted_mail.values import BlobRef, DeliveryId, canonical_domain
 
 __all__ = ["Body", "Bodies", "Outgoing", "OutgoingMail", "Spool", "Spools"]
 
-PUT_SECONDS: Final = 10.0
-"""How long the queue has for one item, each time."""
-PUT_PAUSES: Final = (0.0, 0.2, 1.0)
-"""Seconds before each time."""
 HEADER_BYTES: Final = 1 << 20
 """So much of a message is looked at for its header; one that is longer is sent unsigned, into the stream `normal`."""
 SHOWN_ID: Final = 250
@@ -150,28 +146,17 @@ class Outgoing:
         """Put each (item, body, delay); all or none, as far as what is known goes. Raises: MailRefused."""
         failures: list[Exception] = []
         unsure: set[DeliveryId] = set()
-        done: list[tuple[QueueItem, Body]] = []
 
-        async def one(item: QueueItem, body: Body, delay: float) -> None:
+        async def one(item: QueueItem, delay: float) -> None:
             if failures:
                 return
-            failure: Exception | None = None
-            for pause in PUT_PAUSES:
-                if pause:
-                    await deferLater(self._clock, pause)
-                try:
-                    await within(self._clock, PUT_SECONDS, self._put(item, delay))
-                    done.append((item, body))
-                    return
-                except Refused as error:
-                    failure = error
-                    break
-                except (StorageError, TooSlow) as error:
-                    failure = error
+            failed = await put_item(self.queue, self._clock, item, delay)
+            if failed is not None:
+                failures.append(failed.error)
+                if not failed.certain:
                     unsure.add(item.id)
-            failures.append(failure or TooSlow())
 
-        await some_at_a_time([one(*each) for each in items])
+        await some_at_a_time([one(item, delay) for item, _, delay in items])
         if not failures:
             self._woken({item.use for item, _, _ in items})
             return
@@ -179,9 +164,6 @@ class Outgoing:
         for item, body, _ in items:
             await self._take_back(item, body, sure=item.id not in unsure)
         raise _refusal(failures[0]) from failures[0]
-
-    async def _put(self, item: QueueItem, delay: float) -> None:
-        await self.queue.put(item, delay=delay)
 
     async def _take_back(self, item: QueueItem, body: Body, *, sure: bool) -> None:
         """Who sent it is told that it was not taken, and will send all of it again."""
