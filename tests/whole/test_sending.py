@@ -120,6 +120,8 @@ def test_ten_at_once(world: TwoDomains) -> None:
 
 
 def test_how_it_went_is_reported_and_read(world: TwoDomains) -> None:
+    message_id = world.a.submit("bob@b.test", "counted")
+    eventually(lambda: world.b.inbox(message_id), otherwise=world.a.process.end_of_log)
     world.a.process.stop(30.0)  # what was counted is written down
     sent: list[tuple[bytes, str]] = []
 
