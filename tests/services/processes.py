@@ -108,9 +108,12 @@ class Process:
         return ""
 
     def pause(self) -> None:
-        """SIGSTOP: it neither answers nor closes anything."""
+        """SIGSTOP: it neither answers nor closes anything, from when this returns."""
         os.kill(self.pid, signal.SIGSTOP)
         self._paused = True
+        deadline = time.monotonic() + 5
+        while not _stopped(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.005)  # each thread sees the signal by itself, and one may still answer
 
     def resume(self) -> None:
         if self._paused and self.running:
@@ -154,6 +157,17 @@ class Killable:
 
     def stop(self) -> None:
         self.process.stop()
+
+
+def _stopped(pid: int) -> bool:
+    """Whether every thread of *pid* stands still."""
+    states = []
+    for task in Path(f"/proc/{pid}/task").glob("*/stat"):
+        try:
+            states.append(task.read_text().rpartition(")")[2].split()[0])
+        except FileNotFoundError:
+            pass  # a thread that has ended
+    return all(state in "TtZX" for state in states)
 
 
 @atexit.register

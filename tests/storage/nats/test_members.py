@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from nats.errors import NoRespondersError
 from twisted.internet.defer import Deferred
 
 from tests.storage.nats.engines import NATSCase
@@ -115,9 +116,10 @@ class MembersTests(NATSCase):
     async def test_an_owner_that_is_not_there_any_more_is_known_by_the_first_request(self) -> None:
         a, b, _, _ = await self.two()
         end, b.members._end_serving = b.members._end_serving, None
-        b.members._self = None
-        assert end is not None
+        me, b.members._self = b.members._self, None
+        assert end is not None and me is not None
         await b._link.run(_ended(end))
+        await a._link.run(_nobody_listens(a._link._ready, f"{a.members._prefix}.ask.{me.token}"))
         account = account_of("b", "a")
         error = await fails(Refused, a.members.forward(account, b"x"))
         self.assertTrue("b has gone" in str(error), str(error))
@@ -149,3 +151,14 @@ class MembersTests(NATSCase):
 
 async def _ended(end: Any) -> None:
     await end()
+
+
+async def _nobody_listens(client: Any, subject: str) -> None:
+    """Servers of a cluster tell each other a moment later that an interest has ended."""
+    while True:
+        try:
+            await client.request(subject, b"", timeout=1)
+        except NoRespondersError:
+            return
+        except TimeoutError:
+            continue
