@@ -39,6 +39,7 @@ __all__ = [
     "Refusal",
     "StoredMessage",
     "UnknownMechanism",
+    "Visit",
 ]
 
 R = TypeVar("R")
@@ -145,15 +146,21 @@ class Refusal(enum.Enum):
     SENDER_NOT_ALLOWED = "sender not allowed"
     UNAVAILABLE = "try again later"
     NO_ROOM = "no room for more mail now"
+    POLICY = "refused by policy"
 
 
 class MailRefused(Exception):
     """A recipient or a message was refused; the peer keeps the mail. `temporary` means: come back."""
 
-    def __init__(self, reason: Refusal, text: str = "", *, temporary: bool = False):
+    def __init__(
+        self, reason: Refusal, text: str = "", *, temporary: bool = False, code: int = 0, enhanced: str = ""
+    ):
         super().__init__(text or reason.value)
         self.reason = reason
         self.text = text or reason.value
+        self.code = code
+        """What SMTP says (421: and ends the connection); 0: what stands for *reason*."""
+        self.enhanced = enhanced
         self.temporary = temporary or reason in (Refusal.UNAVAILABLE, Refusal.NO_ROOM, Refusal.MAILBOX_FULL)
 
 
@@ -203,6 +210,8 @@ class Envelope:
     """MT-PRIORITY (RFC 6710), -9 to 9."""
     requiretls: bool = False
     """REQUIRETLS (RFC 8689): on its way it is never in the clear."""
+    visit: Visit | None = None
+    """What was found out of the connection and the transaction before the message came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +240,40 @@ class Incoming(Protocol):
         """The peer went away or broke the rules: nothing of the message stays."""
 
 
+class Visit(Protocol):
+    """One connection, as rules about who may send what see it. Each step may wait, and may raise MailRefused."""
+
+    async def connected(self) -> None:
+        """Before the greeting. Refused with 421 or 5yz the connection ends after that reply."""
+
+    @property
+    def greeting_seconds(self) -> float:
+        """How long the greeting is held back (after `connected`), to see whether the peer waits for it."""
+
+    def early(self) -> None:
+        """The peer has spoken before the greeting."""
+
+    async def greeted(self, helo: str, peer: Peer, *, extended: bool) -> None:
+        """HELO, EHLO or LHLO; *peer* is who it is since TLS began, if it did."""
+
+    async def sender(self, address: str, *, identity: Identity | None, size: int | None, body: str, smtputf8: bool) -> None:
+        """MAIL."""
+
+    async def recipient(self, recipient: Recipient) -> None:
+        """RCPT, after the intake has accepted it."""
+
+    async def ended(self) -> None:
+        """The transaction is over, whatever became of it. Again is harmless."""
+
+    async def closed(self) -> None:
+        """The connection is gone."""
+
+
 class Intake(Protocol):
     """Where SMTP, submission and LMTP put mail (the delivery room)."""
+
+    def visit(self, peer: Peer) -> Visit | None:
+        """A connection begins; None: nothing is asked of it."""
 
     async def recipient(
         self, address: str, *, identity: Identity | None, original: str = "", notify: frozenset[str] = frozenset()

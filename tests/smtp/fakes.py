@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +19,7 @@ from twisted_mail.services import (
     Recipient,
     Refusal,
     UnknownMechanism,
+    Visit,
 )
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION, Limits, Profile
 from twisted_mail.smtp.session import Session
@@ -89,6 +90,10 @@ class FakeIntake:
         self.slow_recipient: Any = None
         self.fail_at: int | None = None
         self.refuse_at_finish: MailRefused | None = None
+        self.visits: Callable[[Peer], Visit | None] = lambda peer: None
+
+    def visit(self, peer: Peer) -> Visit | None:
+        return self.visits(peer)
 
     async def recipient(
         self,

@@ -15,7 +15,7 @@ from twisted_mail.delivery.outbound import OutboundQueue, Returns
 from twisted_mail.delivery.resolution import Resolution, Resolver
 from twisted_mail.delivery.trace import received_field, return_path_field
 from twisted_mail.queueing.limits import TooSlow
-from twisted_mail.services import Envelope, Identity, Incoming, MailRefused, Recipient, Refusal
+from twisted_mail.services import Envelope, Identity, Incoming, MailRefused, Peer, Recipient, Refusal, Visit
 from twisted_mail.storage.interfaces import AccountRecord, Directory, StorageError
 from twisted_mail.values import AccountId
 
@@ -75,6 +75,10 @@ class MailIntake:
             delimiter=settings.subaddress,
             postmaster=settings.postmaster,
         )
+
+    def visit(self, peer: Peer) -> Visit | None:
+        """See `services.Intake.visit`."""
+        return None
 
     async def recipient(
         self, address: str, *, identity: Identity | None, original: str = "", notify: frozenset[str] = frozenset()

@@ -100,6 +100,7 @@ REFUSALS: Final[Mapping[Refusal, tuple[tuple[int, str], tuple[int, str]]]] = {
     Refusal.UNAVAILABLE: ((554, "5.3.0"), (451, "4.3.0")),
     # X.3.1: "mail system storage has been exceeded"
     Refusal.NO_ROOM: ((552, "5.3.1"), (452, "4.3.1")),
+    Refusal.POLICY: ((550, "5.7.1"), (451, "4.7.1")),
 }
 
 # RFC 4954 section 6 and RFC 5248; by `AuthenticationFailed.reason`.
@@ -118,6 +119,8 @@ def refused(error: MailRefused) -> Reply:
     """What *error* is to the peer."""
     permanent, temporary = REFUSALS[error.reason]
     code, enhanced = temporary if error.temporary else permanent
+    if error.code:
+        code, enhanced = error.code, error.enhanced
     return Reply(code, enhanced, error.text)
 
 
