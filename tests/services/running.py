@@ -28,7 +28,7 @@ from tests.services.nats import Nats
 from tests.services.processes import NotReady
 from tests.services.versity import VersityGateway
 
-__all__ = ["Server", "cassandra", "nats", "new_folder", "ours", "stop_all", "two_data_centres", "unavailable", "versity"]
+__all__ = ["Server", "cassandra", "nats", "new_folder", "ours", "shared", "stop_all", "two_data_centres", "unavailable", "versity"]
 
 
 class Server(Protocol):
@@ -101,6 +101,14 @@ def _get(name: str, build: Callable[[Path], S]) -> S:
         if why is not None:
             _failed[name] = why
             unavailable(why)
+    return shared(name, build)
+
+
+def shared(name: str, build: Callable[[Path], S]) -> S:
+    """The one server of that name in this run, built in a folder of its own and started at the first call."""
+    if name in _failed:
+        unavailable(_failed[name])
+    if name not in _started:
         for attempt in range(3):  # another program may have taken a port in between
             server = build(new_folder(name))
             try:
@@ -112,7 +120,7 @@ def _get(name: str, build: Callable[[Path], S]) -> S:
                     _failed[name] = f"{name}: {error}"
                     unavailable(_failed[name])
         _started[name] = server
-    return _started[name]  # type: ignore[return-value]  # built above under this very name
+    return _started[name]  # type: ignore[return-value]  # built above, or by an earlier call, under this very name
 
 
 def ours(variable: str) -> None:
