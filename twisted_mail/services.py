@@ -244,11 +244,7 @@ class Visit(Protocol):
     """One connection, as rules about who may send what see it. Each step may wait, and may raise MailRefused."""
 
     async def connected(self) -> None:
-        """Before the greeting. Refused with 421 or 5yz the connection ends after that reply."""
-
-    @property
-    def greeting_seconds(self) -> float:
-        """How long the greeting is held back (after `connected`), to see whether the peer waits for it."""
+        """Before the greeting, which is held back until this returns. Refused, the connection ends."""
 
     def early(self) -> None:
         """The peer has spoken before the greeting."""
@@ -261,6 +257,9 @@ class Visit(Protocol):
 
     async def recipient(self, recipient: Recipient) -> None:
         """RCPT, after the intake has accepted it."""
+
+    async def unknown(self, address: str) -> None:
+        """RCPT for somebody who is not here: the intake has refused it."""
 
     async def ended(self) -> None:
         """The transaction is over, whatever became of it. Again is harmless."""

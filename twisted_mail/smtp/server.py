@@ -42,6 +42,11 @@ class SMTPServer(Connection[Session]):
             log=self._failed,
         )
 
+    def _greet(self) -> None:
+        super()._greet()
+        if self._session.welcoming:
+            self._run()
+
     def _lost_at_work(self, running: Deferred[None]) -> None:
         if not self._session.finishing:
             running.cancel()

@@ -19,6 +19,7 @@ from twisted_mail.services import (
     MailRefused,
     Peer,
     Recipient,
+    Refusal,
 )
 from twisted_mail.smtp import commands as c
 from twisted_mail.smtp import replies as r
@@ -31,6 +32,7 @@ from twisted_mail.smtp.profiles import Limits, Profile
 from twisted_mail.smtp.reception import ChunkDropped, ChunkTaken, MessageEnded, Reception
 from twisted_mail.smtp.replies import Reply, refused
 from twisted_mail.smtp.states import ANYTIME, NEXT, State
+from twisted_mail.smtp.visiting import Visiting
 from twisted_mail.smtp.wire import Input, LineEnds, LineFault
 
 __all__ = ["Session"]
@@ -77,6 +79,8 @@ class Session:
         self._recipients: list[Recipient] = []
         self._reception = Reception(self._input)
 
+        self._visiting = Visiting(intake.visit(peer), self._give_up)
+
         self.identity: Identity | None = None
         """Who has logged in."""
         self.closing = False
@@ -89,11 +93,14 @@ class Session:
     # --- what the driver uses
 
     def greet(self) -> None:
-        """Say the first words (RFC 5321 section 4.3.1)."""
-        self._say(Reply(220, "", f"{self._hostname} {self._profile.banner}"))
+        """Say the first words (RFC 5321 section 4.3.1); where somebody has to be asked before, `advance` does it."""
+        if self._visiting.welcomed:
+            self._say(Reply(220, "", f"{self._hostname} {self._profile.banner}"))
 
     def receive(self, data: bytes) -> None:
         """Take octets; nothing is done with them before `advance`."""
+        if data:
+            self._visiting.spoken()
         if not self.closing:
             self._input.feed(data)
 
@@ -101,6 +108,11 @@ class Session:
     def waiting(self) -> int:
         """Octets that were received and not used yet."""
         return len(self._input)
+
+    @property
+    def welcoming(self) -> bool:
+        """The greeting is still to come, by `advance`."""
+        return not self._visiting.welcomed
 
     @property
     def in_body(self) -> bool:
@@ -117,6 +129,8 @@ class Session:
 
     async def advance(self) -> None:
         """Carry out everything that has come whole, in order."""
+        if self.welcoming:
+            await self._welcome()
         reception = self._reception
         while not (self.closing or self.tls_requested or self._gone):
             if reception.active:
@@ -157,6 +171,20 @@ class Session:
     async def abandon(self) -> None:
         """After `leave`: nothing of a message that had not come whole stays."""
         await self._reception.abort()
+        await self._visiting.closed()
+
+    async def _welcome(self) -> None:
+        refusal = await self._visiting.connected()
+        if refusal is not None:
+            return self._close(refusal)
+        return self.greet()
+
+    def _refuse(self, reply: Reply) -> None:
+        """Say it; 421 and 521 end the connection (RFC 5321 section 3.8, RFC 7504)."""
+        if reply.code in (421, 521):
+            self._close(reply)
+        else:
+            self._say(reply)
 
     # --- lines
 
@@ -238,8 +266,10 @@ class Session:
 
     async def _greeted(self, domain: str, *, extended: bool) -> None:
         self._errors = 0
-        self._end_transaction()
-        await self.abandon()  # a message that has begun by BDAT
+        await self._end_transaction()
+        await self._reception.abort()  # a message that has begun by BDAT
+        if (refusal := await self._visiting.greeted(domain, self._peer, extended=extended)) is not None:
+            return self._refuse(refusal)
         self._state = State.GREETED
         self._helo = domain
         self._extended = extended
@@ -255,12 +285,13 @@ class Session:
             self._output.append(r.lines(250, [self._hostname, *offered]))
         else:
             self._say(Reply(250, "", self._hostname))
+        return None
 
     async def _rset(self, command: c.Rset) -> None:
         self._errors = 0
         if self._state is not State.CONNECTED:
-            self._end_transaction()
-            await self.abandon()
+            await self._end_transaction()
+            await self._reception.abort()
         self._output.append(r.OK)
 
     async def _noop(self, command: c.Noop) -> None:
@@ -271,7 +302,7 @@ class Session:
         self._output.append(r.GOODBYE)
         self.closing = True
         self._input.clear()
-        await self.abandon()
+        await self._reception.abort()
 
     async def _vrfy(self, command: c.Vrfy | c.Expn) -> None:
         # RFC 5321 section 7.3: who does not want to tell says 252, and nothing that may be taken for an answer
@@ -347,6 +378,8 @@ class Session:
             address = command.sender.plain if command.sender is not None else ""
             if not await self._authentication.may_send_as(self.identity, address):
                 return self._say(Reply(550, "5.7.1", "This sender address is not yours"))  # RFC 6409 section 6.1
+        if (refusal := await self._visiting.sender(command, self.identity)) is not None:
+            return self._refuse(refusal)
         self._errors = 0
         self._messages += 1
         self._mail = command
@@ -380,11 +413,15 @@ class Session:
                 command.text, identity=self.identity, original=command.original, notify=command.notify
             )
         except MailRefused as error:
+            if error.reason is Refusal.NO_SUCH_RECIPIENT:
+                await self._visiting.unknown(command.text)
             self._refused_recipients += 1
             most = 0 if self._profile.lmtp else self._limits.refused_recipients
             if most and self._refused_recipients > most:
                 return self._close(r.TOO_MANY_ERRORS)
-            return self._say(refused(error))
+            return self._refuse(refused(error))
+        if (refusal := await self._visiting.recipient(recipient)) is not None:
+            return self._refuse(refusal)
         self._errors = 0
         self._refused_recipients = 0
         self._recipients.append(recipient)
@@ -392,7 +429,8 @@ class Session:
         self._output.append(r.RECIPIENT_OK)
         return None
 
-    def _end_transaction(self) -> None:
+    async def _end_transaction(self) -> None:
+        await self._visiting.ended()
         self._mail = None
         self._recipients = []
         if self._state is not State.CONNECTED:
@@ -424,6 +462,7 @@ class Session:
             deliver_by=mail.deliver_by,
             priority=mail.priority,
             requiretls=mail.requiretls,
+            visit=self._visiting.visit,
         )
         try:
             incoming = await self._intake.begin(envelope)
@@ -455,8 +494,8 @@ class Session:
             return self._bad(Reply(503, "5.5.1", "BINARYMIME needs BDAT"))  # RFC 3030 section 3
         refusal = await self._begin(self._mail)
         if refusal is not None:
-            self._end_transaction()
-            return self._say(refusal)
+            await self._end_transaction()
+            return self._refuse(refusal)
         self._errors = 0
         self._state = NEXT[self._state, c.Data]
         self._reception.begin_data(look_for_lone_dots=not self._limits.strict_line_ends)
@@ -480,7 +519,7 @@ class Session:
             # LMTP: a last chunk has a reply for each recipient (RFC 2033 section 4.3)
             replies = len(self._recipients) if self._profile.lmtp and command.last else 1
             self._reception.drop_chunk(command.size, refusal, replies)
-            self._end_transaction()
+            await self._end_transaction()
 
     async def _message(self, reception: Reception) -> None:
         """Take octets of a message, and answer what is complete with them."""
@@ -492,8 +531,8 @@ class Session:
             case ChunkTaken(_, body) if body.refusal is not None:
                 # the client is told now, not after the last chunk; more of them get 503
                 reception.body = None
-                self._end_transaction()
-                self._say(body.refusal)
+                await self._end_transaction()
+                self._refuse(body.refusal)
             case ChunkDropped(refusal, 0):
                 self._bad(refusal)
             case ChunkDropped(refusal, replies):
@@ -508,10 +547,11 @@ class Session:
         finally:
             self.finishing = False
             self._reception.body = None
-            self._end_transaction()
+            await self._end_transaction()
         if isinstance(result, Reply):
-            for _ in recipients if self._profile.lmtp else (None,):
+            for _ in recipients[1:] if self._profile.lmtp else ():
                 self._say(result)
+            self._refuse(result)
         elif self._profile.lmtp:
             for outcome in result:
                 self._say(r.for_one(outcome))
