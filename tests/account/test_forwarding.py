@@ -13,8 +13,9 @@ from twisted.internet.defer import Deferred
 from tests.account.house import House, now, put
 from tests.account.network import Network
 from tests.account.test_intents import add, create, message, uids
-from twisted_mail.account import buckets, errors, homes, intents, tree
+from twisted_mail.account import buckets, delivering, errors, homes, intents, tree
 from twisted_mail.account.buckets import ReserveBuckets, SwitchBuckets
+from twisted_mail.account.delivering import Delivered, DeliverMessage, Place, Remember
 from twisted_mail.account.entries import FlagChanged, decode_entry, pack_uids
 from twisted_mail.account.errors import NoSuchMailbox, OutcomeUnknown, OverQuota
 from twisted_mail.account.forwarding import (
@@ -110,6 +111,15 @@ SAMPLES: list[tuple[Intent[Any], Any]] = [
     ),
     (CreateMailbox.of("a/b", 1), BOX),
     (MoveHome(to="dc2"), None),
+    (
+        DeliverMessage(
+            delivery=b"d" * 16,
+            message=message(),
+            places=(Place(BOX, ("x",)), Place(create=CreateMailbox.of("a/b", 1))),
+            answers=(Remember("k", 9),),
+        ),
+        Delivered(("k",), True, (BOX,), 3),
+    ),
 ]
 
 
@@ -123,7 +133,7 @@ def test_results_travel(intent: Intent[Any], result: Any) -> None:
 def test_every_intent_is_known_to_travel_with_the_result_that_it_declares() -> None:
     declared: dict[Any, Any] = {
         kind: kind.__orig_bases__[0].__args__[0]  # type: ignore[attr-defined]  # what Generic leaves there
-        for module in (buckets, homes, intents, tree)
+        for module in (buckets, delivering, homes, intents, tree)
         for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Intent) and kind.__struct_config__.tag
     }

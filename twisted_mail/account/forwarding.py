@@ -31,6 +31,7 @@ from twisted.logger import Logger
 
 from twisted_mail.account import errors
 from twisted_mail.account.buckets import ReserveBuckets, SwitchBuckets, TidyBuckets
+from twisted_mail.account.delivering import Delivered, DeliverMessage
 from twisted_mail.account.entries import pack_uids, unpack_uids
 from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown
 from twisted_mail.account.homes import ClaimHome, MoveHome, NotHome
@@ -96,6 +97,7 @@ RESULTS: Final[dict[type[Intent[Any]], Any]] = {
     CopyMessages: Copied,
     CreateMailbox: MailboxId,
     DeleteMailbox: None,
+    DeliverMessage: Delivered,
     Expunge: BitMap,
     Initialise: None,
     MoveHome: None,
