@@ -18,7 +18,7 @@ PROTOCOLS = {"imap", "pop3", "smtp", "sieve", "jmap"}
 MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
     "tls_info": set(),
-    "services": {"account"},  # only to name types, under TYPE_CHECKING
+    "services": {"account", "mime"},  # only to name types, under TYPE_CHECKING
     "connections": set(),
     "mime": set(),
     "account": {"storage.interfaces", "mime"},

@@ -16,6 +16,7 @@ from twisted_mail.values import AccountId, DeliveryId, MessageKey, ModSeq
 if TYPE_CHECKING:
     from twisted_mail.account.intents import Intent
     from twisted_mail.account.state import AccountState, Columns, Mailbox
+    from twisted_mail.mime import Part
 
 __all__ = [
     "Account",
@@ -293,6 +294,17 @@ class PreparedMessage(Protocol):
     @property
     def size(self) -> int:
         """Octets."""
+
+    @property
+    def header(self) -> bytes:
+        """With its blank line; at most 1 MiB of it."""
+
+    @property
+    def root(self) -> Part:
+        """The tree of its parts."""
+
+    def octets(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Its octets ``[start:end)``, in chunks, as often as need be. Raises: StorageError."""
 
 
 @dataclass(frozen=True, slots=True)

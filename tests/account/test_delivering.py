@@ -165,7 +165,7 @@ def test_two_nodes_that_deliver_two_messages_at_once_answer_once(house: House) -
         await gate
         return await append(*arguments)
 
-    house.engine.account_log.append = slow  # type: ignore[method-assign]
+    house.engine.account_log.append = slow  # type: ignore[method-assign, assignment]
     results: list[Delivered] = []
     for account in (first, second):
         message = new_message(put(house, account, b"x\r\n"), NOW)
@@ -191,7 +191,7 @@ def test_two_deliveries_in_one_append_answer_once(house: House) -> None:
         await gate
         return await append(*arguments)
 
-    house.engine.account_log.append = slow  # type: ignore[method-assign]
+    house.engine.account_log.append = slow  # type: ignore[method-assign, assignment]
     results: list[Delivered] = []
     for _ in range(3):  # the first is under way; the others wait, and could go together
         message = new_message(put(house, account, b"x\r\n"), NOW)

@@ -50,7 +50,7 @@ def decode_facts(cell: bytes) -> Facts:
 class Prepared:
     """Implements `services.PreparedMessage`: cells ready to be put into any account."""
 
-    __slots__ = ("account", "cells", "first", "refs", "sent_days", "size")
+    __slots__ = ("_blobs", "account", "cells", "first", "refs", "root", "sent_days", "size")
 
     def __init__(
         self,
@@ -60,6 +60,9 @@ class Prepared:
         refs: tuple[BlobRef, ...] = (),
         account: AccountId | None = None,
         first: MessageId | None = None,
+        *,
+        root: Part,
+        blobs: Blobs,
     ) -> None:
         self.cells = cells
         self.size = size
@@ -69,6 +72,17 @@ class Prepared:
         self.account = account
         self.first = first
         """The id of its first row, in `account`, which holds the blobs already; None once it was given."""
+        self.root = root
+        self._blobs = blobs
+
+    @property
+    def header(self) -> bytes:
+        """See `services.PreparedMessage`."""
+        return self.cells["header"]
+
+    def octets(self, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """See `services.PreparedMessage`."""
+        return assemble(self._blobs, tuple(self.cells[name] for name in OCTET_COLUMNS), start, end)
 
     def take_first(self, account: AccountId) -> MessageId | None:
         """The id that holds the blobs, if the row is to be in *account* and is the first."""
@@ -82,6 +96,7 @@ class Writer:
     """Implements `services.MessageWriter`. What it stores is held by the row to be in *account*, if that is known."""
 
     def __init__(self, blobs: Blobs, references: References | None = None, account: AccountId | None = None) -> None:
+        self._blobs = blobs
         self._account = account
         self._first = None if account is None else MessageId.new()
         holder = None if account is None or self._first is None else message_holder(account, self._first)
@@ -139,7 +154,14 @@ class Writer:
             inline = bytes(self._splitter.inline)
         refs = tuple(dict.fromkeys(ref for run in runs if (ref := run.ref) is not None))
         self._prepared = Prepared(
-            _cells(parsed, inline, runs), self._size, parsed.sent_days, refs, self._account, self._first
+            _cells(parsed, inline, runs),
+            self._size,
+            parsed.sent_days,
+            refs,
+            self._account,
+            self._first,
+            root=parsed.root,
+            blobs=self._blobs,
         )
         return self._prepared
 
