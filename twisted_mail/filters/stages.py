@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 from twisted_mail.filters.values import Arrived, Client, Mail, Verdict
 from twisted_mail.services import Recipient
 
-__all__ = ["AtConnect", "AtEnd", "AtHelo", "AtMail", "AtMessage", "AtRcpt", "Reader", "Stage", "Transactions", "Visits"]
+__all__ = ["AtConnect", "AtEnd", "AtHelo", "AtMail", "AtMessage", "AtRcpt", "AtUnknown", "Reader", "Stage", "Transactions", "Visits"]
 
 
 class Stage(Protocol):
@@ -51,6 +51,12 @@ class AtMail(Protocol):
 class AtRcpt(Protocol):
     async def rcpt(self, mail: Mail, recipient: Recipient) -> Verdict:
         """*recipient* exists, and is not among `mail.recipients` yet."""
+
+
+@runtime_checkable
+class AtUnknown(Protocol):
+    async def unknown(self, client: Client, address: str) -> Verdict:
+        """RCPT for somebody who does not exist, and was refused: DEFER ends the connection, a delay holds it up."""
 
 
 @runtime_checkable

@@ -40,6 +40,8 @@ class Moment(enum.Enum):
     HELO = "helo"
     MAIL = "mail"
     RCPT = "rcpt"
+    UNKNOWN = "unknown"
+    """RCPT for somebody who is not here."""
     MESSAGE = "message"
 
 
