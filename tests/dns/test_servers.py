@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from twisted_mail.dns.names import BadName, a_labels, is_host_name
+from twisted_mail.dns.names import BadName, a_labels, is_host_name, query_name
 from twisted_mail.dns.servers import NameServer, of_system, parse_resolv_conf, parse_server
 
 
@@ -49,6 +49,14 @@ def test_names_become_a_labels() -> None:
     for wrong in ("", ".", "a..b", ".a", "-a.org", "a\0.org", "x" * 64, "a b", "☃☃☃" * 30 + ".org", "\ud800.org"):
         with pytest.raises(BadName):
             a_labels(wrong)
+
+
+def test_senders_addresses_may_be_part_of_a_name_that_is_asked_for() -> None:
+    assert query_name("User+Tag=x.example.org.") == "user+tag=x.example.org"
+    assert query_name("bücher.example") == "xn--bcher-kva.example"
+    for wrong in ("", "a..b", "a b.org", "a\\b.org", 'a"b.org', "[192.0.2.1]", "x" * 64 + "+.org", "ü+.org", "+." * 130):
+        with pytest.raises(BadName):
+            query_name(wrong)
 
 
 def test_a_host_has_no_underscore_and_is_no_number() -> None:

@@ -7,10 +7,11 @@ from typing import Final
 
 import idna
 
-__all__ = ["BadName", "a_labels", "is_host_name"]
+__all__ = ["BadName", "a_labels", "is_host_name", "query_name"]
 
 _NAME_OCTETS: Final = 253
 _LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_ANY_LABEL: Final = re.compile(r"[!#-Z^-~]{1,63}")
 _HOST_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -33,6 +34,18 @@ def a_labels(name: str) -> str:
     if not bare or len(bare) > _NAME_OCTETS or not all(_LABEL.fullmatch(label) for label in bare.split(".")):
         raise BadName(f"{name[:300]!r} is not a domain name")
     return bare
+
+
+def query_name(name: str) -> str:
+    """*name* as it is asked for: as `a_labels` makes it, or with other printable characters in its labels (RFC 2181 section
+    11), as SPF makes names of what senders write (``exists:%{l}._spf.example.org``, RFC 7208 section 7). Raises BadName."""
+    try:
+        return a_labels(name)
+    except BadName:
+        bare = name.removesuffix(".").lower()
+        if len(bare) > _NAME_OCTETS or not all(_ANY_LABEL.fullmatch(label) for label in bare.split(".")):
+            raise
+        return bare
 
 
 def is_host_name(name: str) -> bool:

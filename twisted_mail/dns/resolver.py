@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 
 from twisted_mail.dns.cache import Cache
 from twisted_mail.dns.messages import Kind, Question, Reply, read_reply
-from twisted_mail.dns.names import BadName, a_labels
+from twisted_mail.dns.names import BadName, a_labels, query_name
 from twisted_mail.dns.servers import NameServer
 from twisted_mail.dns.transport import SuspiciousReplies, Transport, Unanswered
 from twisted_mail.dns.values import MX, TLSA, Answer, DNSFailure, NoSuchName
@@ -154,7 +154,7 @@ class Resolver:
 
     async def _ask(self, name: str, form: _Form[T]) -> Answer[T]:
         try:
-            name = a_labels(name)
+            name = query_name(name)
         except BadName as error:
             raise NoSuchName(name[:253]) from error  # nothing of that form is in the DNS
         outcome, left = await self._find(name, form)
@@ -235,7 +235,7 @@ class Resolver:
                 return _Outcome(Kind.FAILED, why=why, ttl=self.settings.failure_seconds)
             seen.add(current)
             try:
-                a_labels(current)
+                query_name(current)
             except BadName:
                 return _Outcome(Kind.NO_NAME, name=current, secure=secure, ttl=min(ttl, self.settings.negative_seconds))
 
