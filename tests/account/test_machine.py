@@ -339,5 +339,5 @@ class AccountMachine(RuleBasedStateMachine):
 
 TestAccountMachine = AccountMachine.TestCase
 TestAccountMachine.settings = settings(
-    max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=80, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )

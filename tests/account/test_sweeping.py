@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.account.house import House, now, put
+from tests.account.house import now, put
 from tests.account.test_graves import BIG, Cellar
 from twisted_mail.account.intents import AddMessages, new_message
 from twisted_mail.account.manifests import refs_of
@@ -18,6 +18,7 @@ from twisted_mail.account.references import claim, hold, message_holder
 from twisted_mail.account.sweeping import Sweeper, SweepSettings, Swept, is_mark
 from twisted_mail.services import Account
 from twisted_mail.storage.interfaces import BlobWriter, Unavailable
+from twisted_mail.storage.memory.small import MemoryLeases
 from twisted_mail.values import BlobRef, DeliveryId, MessageId, MessageKey
 
 HOUR = 3600.0
@@ -117,7 +118,7 @@ class World:
         if gate is not None:
             references = Gated(references, gate, "condemned", "holders", "condemn", "add", "remove", "settled")
             blobs = Gated(blobs, gate, "delete")
-        leases: Any = House().engine.leases  # its own: two at once are to be seen
+        leases: Any = MemoryLeases(self.house.clock)  # its own: two at once are to be seen
         return Sweeper(references, blobs, leases, clock=self.house.clock, wall=self.house.wall)
 
     async def deliver(self) -> None:
