@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown, OverQuota
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, zone_at
+from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.delivery.outbound import OutboundMessage, Returns
 from twisted_mail.delivery.placing import place
 from twisted_mail.delivery.queueing import InboundQueue, Waiting
@@ -100,8 +101,11 @@ class IncomingMail:
         wall: Callable[[], float],
         hold_until: float | None = None,
         returns: Returns | None = None,
+        judgement: Judgement | None = None,
     ) -> None:
         """*hold_until*: seconds since 1970 before which it must not be delivered (RFC 4865)."""
+        self.judgement = judgement
+        """What filters found; None: they were not asked."""
         if hold_until is not None and ways.queue is not None:
             ways = replace(ways, straight=False)
         self._ways = ways

@@ -11,6 +11,8 @@ from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
 from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
+from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.judging import Judge, JudgedVisit
 from twisted_mail.delivery.outbound import OutboundQueue, Returns
 from twisted_mail.delivery.resolution import Resolution, Resolver
 from twisted_mail.delivery.trace import received_field, return_path_field
@@ -61,9 +63,11 @@ class MailIntake:
         *,
         outbound: OutboundQueue | None = None,
         returns: Returns | None = None,
+        judge: Judge | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._ways = ways
+        self._judge = judge
         self._settings = settings
         self._outbound = outbound
         self._returns = returns
@@ -78,7 +82,7 @@ class MailIntake:
 
     def visit(self, peer: Peer) -> Visit | None:
         """See `services.Intake.visit`."""
-        return None
+        return None if self._judge is None else self._judge.visit(peer)
 
     async def recipient(
         self, address: str, *, identity: Identity | None, original: str = "", notify: frozenset[str] = frozenset()
@@ -166,23 +170,47 @@ class MailIntake:
 
     async def begin(self, envelope: Envelope) -> Incoming:
         """See `services.Intake.begin`."""
-        settings, returns = self._settings, self._returns
+        returns = self._returns
         if envelope.sender and returns is not None:
             if any(returns.bounces_only(recipient.address) for recipient in envelope.recipients):
                 raise MailRefused(Refusal.RELAY_DENIED)
+        if isinstance(envelope.visit, JudgedVisit):
+            return envelope.visit.begin(envelope, self.accepted, self._added)
+        return self.accepted(envelope, id=uuid4().hex[:16])
+
+    async def _added(self, address: str) -> Recipient:
+        """A recipient that a filter adds."""
+        return await self.recipient(address, identity=None)
+
+    def accepted(
+        self,
+        envelope: Envelope,
+        *,
+        id: str,
+        fields: bytes = b"",
+        judgement: Judgement | None = None,
+        queue_only: bool = False,
+    ) -> Incoming:
+        """The delivery of a message, which may have been judged. *fields* stand in front of its header, with the trace
+        fields. Raises: MailRefused."""
+        settings, ways = self._settings, self._ways
+        if queue_only:
+            if ways.queue is None:
+                raise MailRefused(Refusal.UNAVAILABLE)
+            ways = replace(ways, straight=False)
         remote = any(isinstance(each, Target) and each.remote for each in envelope.recipients)
+        received = received_field(envelope, hostname=settings.hostname, id=id, seconds=self._wall())
         return IncomingMail(
-            self._ways,
+            ways,
             envelope.recipients,
             sender=envelope.sender,
             return_path=return_path_field(envelope.sender),
-            received=received_field(
-                envelope, hostname=settings.hostname, id=uuid4().hex[:16], seconds=self._wall()
-            ),
+            received=fields + received,
             hops=settings.hops,
             detail_mailboxes=settings.detail_mailboxes,
             outbound=self._outbound.begin(envelope) if self._outbound is not None and remote else None,
             wall=self._wall,
             hold_until=envelope.hold_until,
             returns=self._returns,
+            judgement=judgement,
         )

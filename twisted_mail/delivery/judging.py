@@ -1,0 +1,470 @@
+"""Mail between its acceptance and its delivery: a connection's visit, and a message that is held while filters look at it.
+
+What they found goes with the message as its `Judgement`, as fields in front of its header, and as its story.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+from uuid import uuid4
+
+from twisted.logger import Logger
+
+from twisted_mail.delivery.holding import HeldMessage, front, rewritten
+from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.filters.authentication_results import forged, render
+from twisted_mail.filters.gauntlet import Finding, Gauntlet, Passage, Reading, worst_of
+from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
+from twisted_mail.filters.values import (
+    Action,
+    AuthenticationResult,
+    Changes,
+    Client,
+    FilterDown,
+    Mail,
+    Moment,
+    WhenDown,
+)
+from twisted_mail.queueing.spool import SpoolFolder
+from twisted_mail.services import (
+    Envelope,
+    Identity,
+    Incoming,
+    MailRefused,
+    Outcome,
+    Peer,
+    Recipient,
+    Refusal,
+)
+
+__all__ = ["Judge", "JudgeSettings", "JudgedMail", "JudgedVisit", "Story", "Tell"]
+
+_log = Logger()
+
+SPAM_FIELDS: Final = frozenset((b"x-spam-status", b"x-spam-score", b"x-spam-flag", b"x-spam-level"))
+"""Ours, whoever wrote them before."""
+ANTIVIRUS: Final = "clamav"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgeSettings:
+    """What an operator decides about verdicts."""
+
+    hostname: str
+    """Also the authserv-id of Authentication-Results (RFC 8601 section 2.5)."""
+    junk_score: float = 5.0
+    """At and above: to Junk."""
+    reject_score: float = 15.0
+    """At and above: refused; 0: never for points alone."""
+    trusted: Callable[[str], bool] = lambda address: False
+    """Whether an IP address is one of our own servers', judged by content only."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """What became of one message, or of one recipient who was refused before it came: for traces."""
+
+    id: str
+    """As in its Received field."""
+    when: float
+    client: str
+    helo: str
+    sender: str
+    recipients: tuple[str, ...]
+    lines: tuple[str, ...]
+    action: Action
+    score: float
+    result: str
+    """What the peer was told, or where it went: "accepted", "550 5.7.1 …"."""
+    outcomes: tuple[Outcome, ...] = ()
+
+
+Tell = Callable[[Story], None]
+
+
+class Begin(Protocol):
+    """Starts the delivery of a message that was judged (`MailIntake.accepted`)."""
+
+    def __call__(
+        self, envelope: Envelope, *, id: str, fields: bytes, judgement: Judgement, queue_only: bool
+    ) -> Incoming: ...
+
+
+Resolve = Callable[[str], Awaitable[Recipient]]
+"""A recipient that a filter has added. Raises: MailRefused."""
+
+
+class Judge:
+    """What stands between the protocols and delivery; one per process."""
+
+    def __init__(
+        self,
+        gauntlet: Gauntlet,
+        spools: SpoolFolder,
+        settings: JudgeSettings,
+        *,
+        tell: Tell = lambda story: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.gauntlet = gauntlet
+        self.spools = spools
+        self.settings = settings
+        self.tell = tell
+        self.wall = wall
+
+    def visit(self, peer: Peer) -> JudgedVisit:
+        """A connection begins."""
+        client = Client(peer.address, port=peer.port, service=peer.service, secure=peer.secure)
+        client.trusted = peer.service == "lmtp" or not peer.address or self.settings.trusted(peer.address)
+        return JudgedVisit(self, self.gauntlet.enter(client))
+
+    async def again(
+        self, judgement: Judgement, chunks: Callable[[], AsyncIterator[bytes]], sender: str, recipient: str
+    ) -> Judgement:
+        """Ask the filters that did not answer when the message came. Raises: FilterDown (they still do not).
+
+        It was accepted, so whoever says REJECT now puts it into quarantine.
+        """
+        client = Client(judgement.peer, service="queue")
+        client.trusted, client.helo = True, judgement.helo
+        mail = Mail(client, sender)
+        mail.recipients.append(Recipient(recipient, ()))
+        mail.id = uuid4().hex[:16]
+        passage = self.gauntlet.enter(client)
+        passage.mail = mail
+        held = HeldMessage(mail, self.spools.begin())
+        reading = passage.read()
+        try:
+            async for chunk in chunks():
+                await held.write(chunk)
+                await reading.write(chunk)
+            findings = await reading.finish(held, frozenset(judgement.pending))
+        finally:
+            await reading.abort()
+            await passage.end()
+            held.close()
+        if down := [finding.stage for finding in findings if finding.down]:
+            raise FilterDown(f"no answer from {', '.join(down)}")
+        worst = worst_of(findings, self.gauntlet.order)
+        action = Action.ACCEPT if worst is None else worst.verdict.action
+        if action >= Action.DEFER:
+            action = Action.QUARANTINE
+        return self._judged(passage, findings, more=judgement, action=max(action, judgement.action))
+
+    def _judged(
+        self, passage: Passage, findings: Sequence[Finding], *, action: Action, more: Judgement | None = None
+    ) -> Judgement:
+        client, mail = passage.client, passage.mail
+        score = sum(finding.verdict.score for finding in findings) + (more.score if more is not None else 0.0)
+        by_score = False
+        if not client.outbound and action < Action.JUNK and score >= self.settings.junk_score:
+            action, by_score = Action.JUNK, True
+        lines = tuple(line for line in (finding.line for finding in findings) if line)
+        scan = next((each for each in findings if each.stage == ANTIVIRUS and not each.down), None)
+        virus = 0 if scan is None else 5 if scan.verdict.action >= Action.QUARANTINE else 1
+        dmarc = mail.noted(DMARCResult) if mail is not None else None
+        spf = mail.noted(SPFResult) if mail is not None else None
+        reverse = client.noted(ReverseName)
+        judgement = Judgement(
+            action=action,
+            score=round(score, 2),
+            by_score=by_score,
+            percent=min(max(round(score / self.settings.junk_score * 50), 0), 100) if self.settings.junk_score else None,
+            virus=virus,
+            author_domain=(
+                None if dmarc is None else dmarc.domain if dmarc.spf_aligned or dmarc.dkim_aligned else ""
+            ),
+            peer=client.address,
+            helo=client.helo,
+            host=reverse.name if reverse is not None else "",
+            verified=client.outbound
+            or (spf is not None and spf.result is SPF.PASS)
+            or (dmarc is not None and dmarc.result == "pass"),
+            login=client.identity.login if client.identity is not None else "",
+            trace=lines,
+            pending=self._pending(findings),
+        )
+        if more is None:
+            return judgement
+        return Judgement(
+            action=action,
+            score=judgement.score,
+            by_score=by_score or (more.by_score and action is Action.JUNK),
+            percent=judgement.percent,
+            virus=max(judgement.virus, more.virus),
+            author_domain=more.author_domain,
+            peer=more.peer,
+            helo=more.helo,
+            host=more.host,
+            verified=more.verified,
+            login=more.login,
+            trace=(*more.trace, *lines),
+            envelope=more.envelope,
+        )
+
+    def _pending(self, findings: Sequence[Finding]) -> tuple[str, ...]:
+        policies = {post.stage.name: post.when_down for post in self.gauntlet.posts}
+        return tuple(
+            each.stage
+            for each in findings
+            if each.down and each.moment is Moment.MESSAGE and policies[each.stage] is WhenDown.QUEUE
+        )
+
+    def spam_fields(self, judgement: Judgement) -> list[tuple[str, str]]:
+        """What mail clients and users' own filters look at."""
+        spam = judgement.action is Action.JUNK
+        fields = [
+            ("X-Spam-Status", f"{'Yes' if spam else 'No'}, score={judgement.score:.1f} required={self.settings.junk_score:.1f}"),
+            ("X-Spam-Score", f"{judgement.score:.1f}"),
+        ]
+        return [*fields, ("X-Spam-Flag", "YES")] if spam else fields
+
+
+def _refused(finding: Finding) -> MailRefused:
+    """DEFER or REJECT as the protocol is told it."""
+    verdict = finding.verdict
+    temporary = verdict.action is Action.DEFER
+    if verdict.answer is None:
+        text = "Try again later" if temporary else "Refused by the rules of this server"
+        return MailRefused(Refusal.POLICY, text, temporary=temporary)
+    answer = verdict.answer
+    return MailRefused(Refusal.POLICY, answer.text, temporary=temporary, code=answer.code, enhanced=answer.enhanced)
+
+
+class JudgedVisit:
+    """Implements `services.Visit`."""
+
+    def __init__(self, judge: Judge, passage: Passage) -> None:
+        self._judge = judge
+        self.passage = passage
+
+    @property
+    def client(self) -> Client:
+        """The peer."""
+        return self.passage.client
+
+    def _decide(self, finding: Finding | None, sender: str = "", recipients: tuple[str, ...] = ()) -> None:
+        if finding is None or finding.verdict.action < Action.DEFER:
+            return
+        error = _refused(finding)
+        client = self.client
+        self._judge.tell(
+            Story(
+                id=self.passage.mail.id if self.passage.mail is not None else "",
+                when=self._judge.wall(),
+                client=client.address,
+                helo=client.helo,
+                sender=sender,
+                recipients=recipients,
+                lines=(finding.line,),
+                action=finding.verdict.action,
+                score=finding.verdict.score,
+                result=f"refused at {finding.moment.name}: {error.text}",
+            )
+        )
+        raise error
+
+    async def connected(self) -> None:
+        """See `services.Visit`."""
+        self._decide(await self.passage.connect())
+
+    def early(self) -> None:
+        """See `services.Visit`."""
+        self.client.early = True
+
+    async def greeted(self, helo: str, peer: Peer, *, extended: bool) -> None:
+        """See `services.Visit`."""
+        client = self.client
+        client.helo, client.extended = helo, extended
+        client.secure, client.tls_description = peer.secure, peer.tls_description
+        self._decide(await self.passage.helo())
+
+    async def sender(
+        self, address: str, *, identity: Identity | None, size: int | None, body: str, smtputf8: bool
+    ) -> None:
+        """See `services.Visit`."""
+        self.client.identity = identity
+        mail = Mail(self.client, address)
+        mail.size, mail.body, mail.smtputf8, mail.id = size, body, smtputf8, uuid4().hex[:16]
+        try:
+            self._decide(await self.passage.begin(mail), address)
+        except MailRefused:
+            await self.passage.end()
+            raise
+
+    async def recipient(self, recipient: Recipient) -> None:
+        """See `services.Visit`."""
+        mail = self.passage.mail
+        self._decide(await self.passage.recipient(recipient), mail.sender if mail else "", (recipient.address,))
+
+    async def unknown(self, address: str) -> None:
+        """See `services.Visit`."""
+        finding = await self.passage.unknown(address)
+        if finding is not None and finding.verdict.action >= Action.DEFER:
+            raise MailRefused(Refusal.POLICY, "Too many unknown recipients", code=421, enhanced="4.7.0")
+
+    async def ended(self) -> None:
+        """See `services.Visit`."""
+        await self.passage.end()
+
+    async def closed(self) -> None:
+        """See `services.Visit`."""
+        await self.passage.close()
+
+    def begin(self, envelope: Envelope, begin: Begin, resolve: Resolve) -> JudgedMail:
+        """The message comes."""
+        return JudgedMail(self._judge, self.passage, envelope, begin, resolve)
+
+
+@dataclass(slots=True)
+class _Decision:
+    """What is done with one message."""
+
+    judgement: Judgement
+    findings: Sequence[Finding]
+    changes: list[Changes] = field(default_factory=list)
+
+
+class JudgedMail:
+    """Implements `services.Incoming`: holds the message, has it judged when it is whole, and passes it on."""
+
+    def __init__(
+        self, judge: Judge, passage: Passage, envelope: Envelope, begin: Begin, resolve: Resolve
+    ) -> None:
+        mail = passage.mail
+        if mail is None:
+            raise RuntimeError("no transaction has begun")
+        self._judge = judge
+        self._passage = passage
+        self._mail = mail
+        self._envelope = envelope
+        self._begin = begin
+        self._resolve = resolve
+        self._reading: Reading = passage.read()
+        self._held = HeldMessage(mail, judge.spools.begin())
+
+    async def write(self, chunk: bytes) -> None:
+        """See `services.Incoming`."""
+        try:
+            await self._held.write(chunk)
+        except OSError as error:
+            _log.error("a message cannot be held: {why}", why=error)
+            raise MailRefused(Refusal.NO_ROOM) from error
+        await self._reading.write(chunk)
+
+    async def abort(self) -> None:
+        """See `services.Incoming`."""
+        self._held.close()
+        await self._reading.abort()
+
+    async def finish(self) -> Sequence[Outcome]:
+        """See `services.Incoming`. Raises MailRefused when a filter says so."""
+        try:
+            return await self._finish()
+        finally:
+            self._held.close()
+
+    async def _finish(self) -> Sequence[Outcome]:
+        findings = [*self._passage.findings(), *await self._reading.finish(self._held)]
+        worst = worst_of(findings, self._judge.gauntlet.order)
+        decision = self._decide(findings, worst)
+        envelope, shown = await self._changed(decision)
+        judgement = decision.judgement
+        incoming = self._begin(
+            envelope,
+            id=self._mail.id,
+            fields=self._fields(decision),
+            judgement=judgement,
+            queue_only=judgement.action is Action.QUARANTINE or bool(judgement.pending),
+        )
+        try:
+            header, body = self._rewritten(decision)
+            async for chunk in self._held.passed_on(header, body):
+                await incoming.write(chunk)
+            outcomes = {outcome.recipient.address: outcome for outcome in await incoming.finish()}
+        except BaseException:
+            await incoming.abort()
+            raise
+        told = [outcomes.get(recipient.address, Outcome(recipient)) for recipient in shown]
+        self._tell(judgement, decision.findings, "accepted", tuple(outcomes.values()))
+        return told
+
+    def _decide(self, findings: Sequence[Finding], worst: Finding | None) -> _Decision:
+        """Raises: MailRefused."""
+        judge, settings = self._judge, self._judge.settings
+        action = Action.ACCEPT if worst is None else worst.verdict.action
+        judgement = judge._judged(self._passage, findings, action=action)
+        if worst is not None and action >= Action.DEFER:
+            error = _refused(worst)
+            self._tell(judgement, findings, f"refused: {error.text}")
+            raise error
+        if settings.reject_score and judgement.score >= settings.reject_score and not self._mail.client.outbound:
+            self._tell(judgement, findings, "refused as spam")
+            raise MailRefused(Refusal.POLICY, "This message looks like spam", code=550, enhanced="5.7.1")
+        changes = [each.verdict.changes for each in findings if each.verdict.changes is not None]
+        return _Decision(judgement, findings, changes)
+
+    async def _changed(self, decision: _Decision) -> tuple[Envelope, Sequence[Recipient]]:
+        """The envelope as filters want it, and the recipients whom the peer is told about."""
+        envelope = self._envelope
+        recipients = list(envelope.recipients)
+        sender = envelope.sender
+        for changes in decision.changes:
+            if changes.sender is not None:
+                sender = changes.sender
+            gone = {address.lower() for address in changes.recipients_removed}
+            recipients = [each for each in recipients if each.address.lower() not in gone]
+            there = {each.address.lower() for each in recipients}
+            for address in changes.recipients_added:
+                if address.lower() not in there:
+                    try:
+                        recipients.append(await self._resolve(address))
+                    except MailRefused as error:
+                        _log.warn("a filter adds the recipient {to}, who is not taken: {why}", to=address, why=error)
+        return replace(envelope, sender=sender, recipients=tuple(recipients)), envelope.recipients
+
+    def _rewritten(self, decision: _Decision) -> tuple[bytes, bytes | None]:
+        held = self._held
+        removed = forged(held.fields, self._judge.settings.hostname)
+        if not self._mail.client.outbound:
+            removed += [at for at, (name, _) in enumerate(held.fields) if name.lower() in SPAM_FIELDS]
+        body = None
+        for changes in decision.changes:
+            if changes.body is not None:
+                body = changes.body
+        return rewritten(held.header, held.cut, removed, decision.changes), body
+
+    def _fields(self, decision: _Decision) -> bytes:
+        """In front of the message, from the top."""
+        judge, findings = self._judge, decision.findings
+        fields = [pair for finding in findings for pair in finding.verdict.fields]
+        if not self._mail.client.outbound:
+            fields = [*judge.spam_fields(decision.judgement), *fields]
+            results: list[AuthenticationResult] = []
+            for finding in findings:
+                results += finding.verdict.results
+            if results or not self._mail.client.trusted:
+                fields.insert(0, ("Authentication-Results", render(judge.settings.hostname, results)))
+        return front(fields)
+
+    def _tell(
+        self, judgement: Judgement, findings: Sequence[Finding], result: str, outcomes: tuple[Outcome, ...] = ()
+    ) -> None:
+        self._judge.tell(
+            Story(
+                id=self._mail.id,
+                when=self._judge.wall(),
+                client=self._mail.client.address,
+                helo=self._mail.client.helo,
+                sender=self._mail.sender,
+                recipients=tuple(each.address for each in self._envelope.recipients),
+                lines=judgement.trace,
+                action=judgement.action,
+                score=judgement.score,
+                result=result,
+                outcomes=outcomes,
+            )
+        )
