@@ -19,6 +19,7 @@ from twisted_mail.filters.milter_changes import changes_of, words_of
 from twisted_mail.filters.milter_conversation import Conversation, Said, cut_fields
 from twisted_mail.filters.milter_macros import client_name, macro_values
 from twisted_mail.filters.milter_packets import BODY_CHUNK, Command, Reply
+from twisted_mail.filters.peers import ip_of
 from twisted_mail.filters.values import ACCEPTED, Action, Answer, Arrived, Client, FilterDown, Mail, Verdict
 from twisted_mail.filters.wires import Place, Wire
 from twisted_mail.services import Recipient
@@ -182,7 +183,7 @@ class Milter:
             return
         conversation = await self._conversation(visit)
         if not visit.connected:
-            packet = p.connect(client_name(client), client.address, client.port)
+            packet = p.connect(client_name(client), str(ip_of(client.address) or ""), client.port)
             said = await conversation.say(Command.CONNECT, packet, self._values(client))
             visit.connected = True
             visit.decided = self._decision(said, "at connect", at_connect=True)

@@ -94,11 +94,6 @@ class Said:
     """Of REPLY_CODE."""
     changes: tuple[Modification, ...] = ()
 
-    @property
-    def goes_on(self) -> bool:
-        """The filter wants to hear more."""
-        return self.reply in (Reply.CONTINUE, Reply.SKIP)
-
 
 CONTINUED: Final = Said(Reply.CONTINUE)
 

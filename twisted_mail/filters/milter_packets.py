@@ -371,6 +371,10 @@ def modification(packet: Packet) -> Modification:
             if not _FIELD_NAME.match(name):
                 raise Malformed("a field name that is none")
             return Modification(kind, name, rest[0] if rest else "", index)
+        case (Reply.ADD_RECIPIENT | Reply.DELETE_RECIPIENT | Reply.ADD_RECIPIENT_WITH_PARAMETERS, [address, *_]) if (
+            not _address(address)
+        ):
+            raise Malformed("a recipient that is none")
         case (Reply.ADD_RECIPIENT | Reply.DELETE_RECIPIENT, [address]):
             return Modification(kind, value=_address(address))
         case (Reply.ADD_RECIPIENT_WITH_PARAMETERS | Reply.CHANGE_SENDER, [address, *rest]) if len(rest) <= 1:
