@@ -8,6 +8,7 @@ from typing import Protocol
 
 __all__ = [
     "Action",
+    "CompileLimits",
     "Discard",
     "Edit",
     "FileInto",
@@ -157,6 +158,8 @@ class RunEnvironment:
     now: float = 0.0
     """Seconds since 1970; `zone` minutes east of UTC."""
     zone: int = 0
+    separator: str = "+"
+    """Between user and detail in the local part of an address (RFC 5233)."""
     items: Mapping[str, str] = field(default_factory=dict)
     """RFC 5183: ``domain``, ``host``, ``location``, ``name``, ``phase``, ``remote-host``, ``remote-ip``, ``version``."""
     spam_percent: float | None = None
@@ -167,6 +170,19 @@ class RunEnvironment:
     """duplicate (RFC 7352): when each id that is still remembered was seen, by the key `Outcome.tracked` used."""
     envelope_extra: Mapping[str, str] = field(default_factory=dict)
     """``notify``, ``orcpt``, ``ret``, ``envid``, ``bytimeabsolute``, … where they were given (RFC 6009)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileLimits:
+    """Of one script with all that it includes."""
+
+    script_bytes: int = 1 << 20
+    nesting: int = 32
+    """Blocks in one another, and tests in one another (RFC 5228 section 2.10.5: at least 15)."""
+    includes: int = 64
+    """Places that include another script, all scripts together."""
+    include_depth: int = 10
+    """Scripts in one another, the main one counted (RFC 6609 section 3.1: at least 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,175 @@
+"""One run of a script: what it has found so far. Steps and checks change it; nothing else is changed by a script."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from twisted_mail.sieve.values import (
+    Action,
+    Discard,
+    Edit,
+    FileInto,
+    Keep,
+    Redirect,
+    RunEnvironment,
+    RunLimits,
+    SieveError,
+)
+
+if TYPE_CHECKING:
+    from twisted_mail.sieve.message import Header, Message
+
+__all__ = ["Break", "Returned", "Run", "Stopped"]
+
+T = TypeVar("T")
+
+_TRACED = 1000
+"""Sentences of a trace; a script that does more is told of in what it does, not in how."""
+
+
+class Stopped(Exception):
+    """``stop``: the run is over, and all is well."""
+
+
+class Returned(Exception):
+    """``return`` (RFC 6609 section 3.3): the included script is over."""
+
+
+class Break(Exception):
+    """``break`` (RFC 5703 section 4.3): the loop *loop* is over."""
+
+    def __init__(self, loop: object):
+        super().__init__()
+        self.loop = loop
+
+
+class Run:
+    """The state of one run."""
+
+    __slots__ = (
+        "_message",
+        "actions",
+        "edits",
+        "environment",
+        "flags",
+        "globals",
+        "header",
+        "implicit_keep",
+        "limits",
+        "locals",
+        "memory",
+        "once",
+        "redirects",
+        "stack",
+        "states",
+        "steps",
+        "trace",
+        "tracked",
+        "values",
+    )
+
+    def __init__(self, message: Message, environment: RunEnvironment, limits: RunLimits):
+        self._message = message
+        self.header: Header = message.header
+        """Of `message`, for the tests."""
+        self.environment = environment
+        self.limits = limits
+        self.steps = limits.steps
+        """That are left."""
+        self.memory = limits.memory_bytes
+        self.redirects = limits.redirects
+        self.locals: dict[str, str] = {}
+        """Variables of the script that runs now, by lower-case name."""
+        self.globals: dict[str, str] = {}
+        self.values: tuple[str, ...] = ()
+        """Match variables: ${0}, ${1}, … (RFC 5229 section 3.2)."""
+        self.actions: list[Action] = []
+        self.implicit_keep = True
+        self.flags: tuple[str, ...] = ()
+        """imap4flags' internal variable (RFC 5232 section 2)."""
+        self.edits: list[Edit] = []
+        self.tracked: dict[str, int] = {}
+        self.trace: list[str] = []
+        self.once: set[object] = set()
+        """Scripts that were included (RFC 6609 section 3.2, ``:once``)."""
+        self.stack: list[object] = []
+        """Included scripts that are running, outermost first."""
+        self.states: dict[type, object] = {}
+
+    @property
+    def message(self) -> Message:
+        """As the tests see it: editheader puts another in its place."""
+        return self._message
+
+    @message.setter
+    def message(self, message: Message) -> None:
+        self._message = message
+        self.header = message.header
+
+    def state(self, kind: Callable[[], T]) -> T:
+        """What an extension keeps during a run: made by ``kind()`` (a class) at its first use."""
+        key = kind
+        try:
+            return self.states[key]  # type: ignore[index,return-value]  # filled below, by the class itself
+        except KeyError:
+            made = kind()
+            self.states[key] = made  # type: ignore[index]
+            return made
+
+    def spend(self, steps: int) -> None:
+        """Counts work that was done, or is about to be.
+
+        Raises: SieveError where the script has had enough.
+        """
+        self.steps -= steps
+        if self.steps < 0:
+            raise SieveError(f"the script does more than {self.limits.steps} steps")
+
+    def remember(self, taken: tuple[str, ...]) -> None:
+        """Makes them the match variables."""
+        most = self.limits.variable_bytes
+        self.values = tuple([value[:most] for value in taken]) if len(taken[0]) > most else taken
+
+    def tell(self, line: int, what: str) -> None:
+        """A sentence for the trace: ``line 12: fileinto "lists"``."""
+        self.note(f"line {line}: {what}")
+
+    def note(self, sentence: str) -> None:
+        """A whole sentence."""
+        if len(self.trace) < _TRACED:
+            self.trace.append(sentence)
+
+    def act(self, action: Action, line: int, *, keep: bool = True) -> None:
+        """Asks for *action*; with ``keep=False`` the implicit keep is cancelled.
+
+        What is asked for twice is done once (RFC 5228 section 2.10.3), in its first place, with the flags given last.
+        Raises: SieveError where there are too many.
+        """
+        if not keep:
+            self.implicit_keep = False
+        key = _sameness(action)
+        for index, earlier in enumerate(self.actions):
+            if _sameness(earlier) == key:
+                self.actions[index] = action
+                return
+        if len(self.actions) >= self.limits.actions:
+            raise SieveError(f"the script asks for more than {self.limits.actions} actions", line)
+        if type(action) is Redirect:
+            self.redirects -= 1
+            if self.redirects < 0:
+                raise SieveError(f"the script redirects to more than {self.limits.redirects} addresses", line)
+        self.actions.append(action)
+
+
+def _sameness(action: Action) -> object:
+    """Two actions with one of these are one."""
+    match action:
+        case FileInto():
+            return (FileInto, action.mailbox, action.special_use, action.mailbox_id)
+        case Redirect():
+            return (Redirect, action.address.lower())
+        case Keep() | Discard():
+            return type(action)
+        case _:
+            return action
