@@ -15,6 +15,7 @@ from twisted.logger import Logger
 
 from twisted_mail.delivery.holding import HeldMessage, front, rewritten
 from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.stories import Chapter, message_id_of
 from twisted_mail.filters.authentication_results import forged, render
 from twisted_mail.filters.gauntlet import Finding, Gauntlet, Passage, Reading, worst_of
 from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
@@ -40,7 +41,7 @@ from twisted_mail.services import (
     Refusal,
 )
 
-__all__ = ["Judge", "JudgeSettings", "JudgedMail", "JudgedVisit", "Story", "Tell"]
+__all__ = ["Judge", "JudgeSettings", "JudgedMail", "JudgedVisit", "Tell"]
 
 _log = Logger()
 
@@ -63,26 +64,8 @@ class JudgeSettings:
     """Whether an IP address is one of our own servers', judged by content only."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Story:
-    """What became of one message, or of one recipient who was refused before it came: for traces."""
-
-    id: str
-    """As in its Received field."""
-    when: float
-    client: str
-    helo: str
-    sender: str
-    recipients: tuple[str, ...]
-    lines: tuple[str, ...]
-    action: Action
-    score: float
-    result: str
-    """What the peer was told, or where it went: "accepted", "550 5.7.1 …"."""
-    outcomes: tuple[Outcome, ...] = ()
-
-
-Tell = Callable[[Story], None]
+Tell = Callable[[Chapter], None]
+"""Keeps a chapter of a message's story (`stories.Stories.tell`)."""
 
 
 class Begin(Protocol):
@@ -106,7 +89,7 @@ class Judge:
         spools: SpoolFolder,
         settings: JudgeSettings,
         *,
-        tell: Tell = lambda story: None,
+        tell: Tell = lambda chapter: None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self.gauntlet = gauntlet
@@ -252,17 +235,17 @@ class JudgedVisit:
         error = _refused(finding)
         client = self.client
         self._judge.tell(
-            Story(
+            Chapter(
+                at=self._judge.wall(),
+                what="deferred" if error.temporary else "refused",
                 id=self.passage.mail.id if self.passage.mail is not None else "",
-                when=self._judge.wall(),
                 client=client.address,
                 helo=client.helo,
                 sender=sender,
                 recipients=recipients,
                 lines=(finding.line,),
-                action=finding.verdict.action,
                 score=finding.verdict.score,
-                result=f"refused at {finding.moment.name}: {error.text}",
+                result=f"{error.text} (at {finding.moment.name})",
             )
         )
         raise error
@@ -317,6 +300,14 @@ class JudgedVisit:
     def begin(self, envelope: Envelope, begin: Begin, resolve: Resolve) -> JudgedMail:
         """The message comes."""
         return JudgedMail(self._judge, self.passage, envelope, begin, resolve)
+
+
+_WORDS: Final = {
+    Action.ACCEPT: "to be delivered",
+    Action.MARK: "to be delivered, marked",
+    Action.JUNK: "to be delivered as junk",
+    Action.QUARANTINE: "kept in quarantine",
+}
 
 
 @dataclass(slots=True)
@@ -389,7 +380,7 @@ class JudgedMail:
             await incoming.abort()
             raise
         told = [outcomes.get(recipient.address, Outcome(recipient)) for recipient in shown]
-        self._tell(judgement, decision.findings, "accepted", tuple(outcomes.values()))
+        self._tell(judgement, "accepted", _WORDS[judgement.action], tuple(outcomes.values()))
         return told
 
     def _decide(self, findings: Sequence[Finding], worst: Finding | None) -> _Decision:
@@ -399,10 +390,10 @@ class JudgedMail:
         judgement = judge._judged(self._passage, findings, action=action)
         if worst is not None and action >= Action.DEFER:
             error = _refused(worst)
-            self._tell(judgement, findings, f"refused: {error.text}")
+            self._tell(judgement, "deferred" if error.temporary else "refused", error.text)
             raise error
         if settings.reject_score and judgement.score >= settings.reject_score and not self._mail.client.outbound:
-            self._tell(judgement, findings, "refused as spam")
+            self._tell(judgement, "refused", f"{judgement.score:.1f} points are too many")
             raise MailRefused(Refusal.POLICY, "This message looks like spam", code=550, enhanced="5.7.1")
         changes = [each.verdict.changes for each in findings if each.verdict.changes is not None]
         return _Decision(judgement, findings, changes)
@@ -451,20 +442,24 @@ class JudgedMail:
         return front(fields)
 
     def _tell(
-        self, judgement: Judgement, findings: Sequence[Finding], result: str, outcomes: tuple[Outcome, ...] = ()
+        self, judgement: Judgement, what: str, result: str, outcomes: Sequence[Outcome] = ()
     ) -> None:
+        mail = self._mail
+        ids = ", ".join(str(outcome.delivery) for outcome in outcomes[:5] if outcome.delivery is not None)
         self._judge.tell(
-            Story(
-                id=self._mail.id,
-                when=self._judge.wall(),
-                client=self._mail.client.address,
-                helo=self._mail.client.helo,
-                sender=self._mail.sender,
+            Chapter(
+                at=self._judge.wall(),
+                what=what,
+                id=mail.id,
+                message_id=next(
+                    (message_id_of(value) for name, value in self._held.fields if name.lower() == b"message-id"), ""
+                ),
+                client=mail.client.address,
+                helo=mail.client.helo,
+                sender=mail.sender,
                 recipients=tuple(each.address for each in self._envelope.recipients),
                 lines=judgement.trace,
-                action=judgement.action,
                 score=judgement.score,
-                result=result,
-                outcomes=outcomes,
+                result=f"{result} as {ids}" if ids else result,
             )
         )
