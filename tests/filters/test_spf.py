@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.filters.running import run
+from tests.filters.asking import now as run
 from tests.filters.zones import zone
 from twisted_mail.dns.values import MX, Answer
 from twisted_mail.filters.origins import SPF

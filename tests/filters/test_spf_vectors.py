@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from tests.filters.running import run
+from tests.filters.asking import now as run
 from tests.filters.zones import zone
 from twisted_mail.filters.spf import CheckHost
 

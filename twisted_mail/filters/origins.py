@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from twisted_mail.filters.values import AuthenticationResult
 from twisted_mail.signatures import ChainResult, Verification
 
 __all__ = ["SPF", "ARCResult", "DKIMResults", "DMARCResult", "Disposition", "ReverseName", "SPFHelo", "SPFResult"]
@@ -82,9 +83,11 @@ class ARCResult:
 
     chain: ChainResult
     trusted: str = ""
-    """The domain of the last sealer that is trusted, if all sealers behind it are too and the chain passes; else empty."""
+    """The domain of the first sealer on the way with only trusted ones behind it, if the chain passes; else empty."""
     dmarc: str = ""
-    """What the most senior trusted sealer saw DMARC say: ``pass``, ``fail``, …; empty where it says nothing."""
+    """What that one saw DMARC say: ``pass``, ``fail``, …; empty where it says nothing."""
+    seen: tuple[AuthenticationResult, ...] = ()
+    """All that it saw."""
 
 
 class Disposition(enum.Enum):
