@@ -7,12 +7,43 @@ from typing import Any
 
 import pytest
 
-from tests.filters.milters import Answers, FakeWire, Message, ScriptedMilter, a_mail, changed, code, drive, recipient, say
+from tests.filters.milters import (
+    Answers,
+    FakeWire,
+    Message,
+    ScriptedMilter,
+    a_mail,
+    changed,
+    code,
+    drive,
+    recipient,
+    say,
+)
 from twisted_mail.filters.milter import Milter
-from twisted_mail.filters.milter_packets import BODY_CHUNK, Command, Modification, Negotiation, Packet, Reply, Step, Steps, Tells
+from twisted_mail.filters.milter_packets import (
+    BODY_CHUNK,
+    Command,
+    Modification,
+    Negotiation,
+    Packet,
+    Reply,
+    Step,
+    Steps,
+    Tells,
+)
 from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.stages import AtConnect, AtHelo, AtMail, AtMessage, AtRcpt, Transactions, Visits
-from twisted_mail.filters.values import ACCEPTED, Action, Answer, Changes, Client, FieldChange, FilterDown, Mail, Verdict
+from twisted_mail.filters.values import (
+    ACCEPTED,
+    Action,
+    Answer,
+    Changes,
+    Client,
+    FieldChange,
+    FilterDown,
+    Mail,
+    Verdict,
+)
 from twisted_mail.filters.wires import Place
 from twisted_mail.services import Identity
 from twisted_mail.values import AccountId

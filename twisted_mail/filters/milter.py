@@ -61,6 +61,9 @@ class _Transaction:
 class Milter:
     """One milter, as a filter."""
 
+    always = True
+    """Peers of trusted networks are shown to it too, from the beginning: it has rules of its own about those."""
+
     def __init__(
         self,
         place: Place,
