@@ -5,7 +5,7 @@ A test declares ``tags=MATCHING`` and makes a `Matcher` of its arguments; consta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from twisted_mail.sieve.arguments import Arguments
@@ -60,15 +60,21 @@ _RELATIONS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 class Matcher:
     """Call it with the run and the values: whether one of them matches one of the keys.
 
-    `folded` is the same for values that were made lower case already (`comparators.fold`), where that does.
+    `folded` is the same for values that were made lower case already (`comparators.fold`), where that does; it counts no
+    steps: whoever calls it does, `keys` times what the values weigh.
     `counts` says that only the number of values is looked at.
     """
 
-    __slots__ = ("counts", "folded", "match")
+    __slots__ = ("counts", "disjoint", "folded", "keys", "match")
 
-    def __init__(self, match: Values, folded: Values | None = None, counts: bool = False):
+    def __init__(
+        self, match: Values, folded: Callable[[Sequence[str]], bool] | None = None, keys: int = 1, counts: bool = False
+    ):
         self.match = match
         self.folded = folded
+        self.keys = keys
+        self.disjoint: Callable[[Iterable[str]], bool] | None = None
+        """Of ``:is``: the opposite of `folded`, without a detour."""
         self.counts = counts
 
     def __call__(self, run: Run, values: Sequence[str]) -> bool:
@@ -137,23 +143,18 @@ def _is(comparator: Comparator, keys: Texts) -> Matcher:
 
         return Matcher(is_any)
 
-    wanted = frozenset(map(fold, constant))
+    disjoint = frozenset(map(fold, constant)).isdisjoint
 
     def is_one(run: Run, values: Sequence[str]) -> bool:
         _spend(run, values, 1)
-        for value in values:
-            if fold(value) in wanted:
-                return True
-        return False
+        return not disjoint(map(fold, values))
 
-    def is_one_folded(run: Run, values: Sequence[str]) -> bool:
-        _spend(run, values, 1)
-        for value in values:
-            if value in wanted:
-                return True
-        return False
+    def is_one_folded(values: Sequence[str]) -> bool:
+        return not disjoint(values)
 
-    return Matcher(is_one, is_one_folded if comparator.name == "i;ascii-casemap" else None)
+    found = Matcher(is_one, is_one_folded if comparator.name == "i;ascii-casemap" else None)
+    found.disjoint = disjoint
+    return found
 
 
 def _contains(comparator: Comparator, keys: Texts) -> Matcher:
@@ -174,8 +175,7 @@ def _contains(comparator: Comparator, keys: Texts) -> Matcher:
     wanted = tuple(map(fold, constant))
     weight = len(wanted)
 
-    def contains_folded(run: Run, values: Sequence[str]) -> bool:
-        _spend(run, values, weight)
+    def contains_folded(values: Sequence[str]) -> bool:
         for value in values:
             for key in wanted:
                 if key in value:
@@ -183,9 +183,10 @@ def _contains(comparator: Comparator, keys: Texts) -> Matcher:
         return False
 
     def contains(run: Run, values: Sequence[str]) -> bool:
-        return contains_folded(run, [fold(value) for value in values])
+        _spend(run, values, weight)
+        return contains_folded([fold(value) for value in values])
 
-    return Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None)
+    return Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None, weight)
 
 
 def _uncaptured(comparator: Comparator, keys: Texts) -> Matcher:
@@ -195,8 +196,7 @@ def _uncaptured(comparator: Comparator, keys: Texts) -> Matcher:
     assert keys.constant is not None
     globs = tuple(plain_glob(key, fold) for key in keys.constant)
 
-    def matches_folded(run: Run, values: Sequence[str]) -> bool:
-        _spend(run, values, len(globs))
+    def matches_folded(values: Sequence[str]) -> bool:
         for value in values:
             for match in globs:
                 if match(value):
@@ -204,9 +204,10 @@ def _uncaptured(comparator: Comparator, keys: Texts) -> Matcher:
         return False
 
     def matches(run: Run, values: Sequence[str]) -> bool:
-        return matches_folded(run, [fold(value) for value in values])
+        _spend(run, values, len(globs))
+        return matches_folded([fold(value) for value in values])
 
-    return Matcher(matches, matches_folded if comparator.name == "i;ascii-casemap" else None)
+    return Matcher(matches, matches_folded if comparator.name == "i;ascii-casemap" else None, len(globs))
 
 
 def _captured(

@@ -65,7 +65,7 @@ def _address(mailbox: Mailbox) -> Address:
 class Header:
     """The fields of one header block. Names are asked for in lower case; values stand in the order of the block."""
 
-    __slots__ = ("_addresses", "_fields", "_folded", "_raw", "_values", "octets")
+    __slots__ = ("_addresses", "_fields", "_raw", "_values", "folds", "octets")
 
     def __init__(self, octets: bytes) -> None:
         self.octets = octets
@@ -73,7 +73,8 @@ class Header:
         self._fields: dict[bytes, list[bytes]] | None = None
         self._raw: dict[str, tuple[bytes, ...]] = {}
         self._values: dict[str, tuple[str, ...]] = {}
-        self._folded: dict[str, tuple[str, ...]] = {}
+        self.folds: dict[str, tuple[str, ...]] = {}
+        """What `folded` knows already."""
         self._addresses: dict[str, tuple[tuple[Address, ...], ...]] = {}
 
     def _found(self, name: str) -> Sequence[bytes]:
@@ -109,9 +110,9 @@ class Header:
 
     def folded(self, name: str) -> tuple[str, ...]:
         """`values` as ``i;ascii-casemap`` compares them."""
-        folded = self._folded.get(name)
+        folded = self.folds.get(name)
         if folded is None:
-            folded = self._folded[name] = tuple([fold(value) for value in self.values(name)])
+            folded = self.folds[name] = tuple([fold(value) for value in self.values(name)])
         return folded
 
     def addresses(self, name: str) -> tuple[tuple[Address, ...], ...]:
@@ -238,6 +239,13 @@ class Message:
             end = self._root.body if self._root is not None else _header_end(self.octets)
             self._header = Header(self.octets[: min(end, _HEADER_BYTES)])
         return self._header
+
+    @property
+    def has_body(self) -> bool:
+        """Whether a blank line stands behind the header; RFC 5173 section 4: without one no body test is true."""
+        octets = self.octets
+        start = self._root.body if self._root is not None else _header_end(octets)
+        return start < len(octets) or octets.endswith((b"\n\n", b"\n\r\n")) or octets in (b"\n", b"\r\n")
 
     @property
     def entity(self) -> Entity:

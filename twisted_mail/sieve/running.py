@@ -53,6 +53,7 @@ class Run:
         "edits",
         "environment",
         "flags",
+        "folds",
         "globals",
         "header",
         "implicit_keep",
@@ -67,12 +68,12 @@ class Run:
         "trace",
         "tracked",
         "values",
+        "weight",
     )
 
     def __init__(self, message: Message, environment: RunEnvironment, limits: RunLimits):
         self._message = message
-        self.header: Header = message.header
-        """Of `message`, for the tests."""
+        self._see(message.header)
         self.environment = environment
         self.limits = limits
         self.steps = limits.steps
@@ -105,7 +106,14 @@ class Run:
     @message.setter
     def message(self, message: Message) -> None:
         self._message = message
-        self.header = message.header
+        self._see(message.header)
+
+    def _see(self, header: Header) -> None:
+        self.header = header
+        """Of `message`, for the tests."""
+        self.folds = header.folds
+        self.weight = 1 + (len(header.octets) >> 12)
+        """Steps that it costs to compare a field with a key, so that a header of 1 MB costs what it costs."""
 
     def state(self, kind: Callable[[], T]) -> T:
         """What an extension keeps during a run: made by ``kind()`` (a class) at its first use."""
@@ -165,6 +173,8 @@ class Run:
 def _sameness(action: Action) -> object:
     """Two actions with one of these are one."""
     match action:
+        case FileInto(mailbox=name, special_use="", mailbox_id="") if name.upper() == "INBOX":
+            return Keep
         case FileInto():
             return (FileInto, action.mailbox, action.special_use, action.mailbox_id)
         case Redirect():

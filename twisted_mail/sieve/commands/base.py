@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from twisted_mail.sieve.message import Address
     from twisted_mail.sieve.text import Texts
 
-__all__ = ["ADDRESS_PARTS", "CAPABILITIES", "INDEX", "TESTS", "Selection", "address_part", "lowered", "selection"]
+__all__ = ["ADDRESS_PARTS", "CAPABILITIES", "INDEX", "OF_PARTS", "TESTS", "Selection", "address_part", "lowered", "selection"]
 
 CAPABILITIES = ("index", "subaddress")
 
@@ -87,23 +87,42 @@ def _header(args: Arguments) -> Check:
 
 def _folded_header(names: tuple[str, ...], match: Matcher) -> Check:
     """The test that nearly all rules are made of."""
-    matches = match.folded
+    matches, keys = match.folded, match.keys
     assert matches is not None
     if len(names) == 1:
         name = names[0]
+        if (disjoint := match.disjoint) is not None:
+
+            def check_is(run: Run) -> bool:
+                values = run.folds.get(name)
+                if values is None:
+                    values = run.header.folded(name)
+                run.steps -= 1
+                return not disjoint(values)
+
+            return check_is
 
         def check_one(run: Run) -> bool:
-            values = run.header.folded(name)
-            return bool(values) and matches(run, values)
+            values = run.folds.get(name)
+            if values is None:
+                values = run.header.folded(name)
+            if not values:
+                return False
+            run.steps -= run.weight * keys
+            if run.steps < 0:
+                run.spend(0)
+            return matches(values)
 
         return check_one
 
     def check(run: Run) -> bool:
-        header = run.header
+        folded = run.header.folded
         for name in names:
-            values = header.folded(name)
-            if values and matches(run, values):
-                return True
+            values = folded(name)
+            if values:
+                run.spend(run.weight * keys)
+                if matches(values):
+                    return True
         return False
 
     return check
@@ -138,9 +157,8 @@ def _address(args: Arguments) -> Check:
     part = address_part(args)
     names = lowered(texts)
     key = args.choice("part") or "all"
-    memo = select is None and texts.constant is not None and match.folded is not None and key not in ("user", "detail")
-    if memo:
-        return _folded_address(names, part, key, match)
+    if select is None and texts.constant is not None and match.folded is not None and key not in ("user", "detail"):
+        return _folded_address([(key, name) for name in dict.fromkeys(map(fold, texts.constant))], part, match)
 
     def check(run: Run) -> bool:
         header = run.header
@@ -155,29 +173,27 @@ def _address(args: Arguments) -> Check:
 
 
 def _folded_address(
-    names: Callable[[Run], Sequence[str]],
-    part: Callable[[Run, Address], str | None],
-    kind: str,
-    match: Matcher,
+    fields: Sequence[tuple[str, str]], part: Callable[[Run, Address], str | None], match: Matcher
 ) -> Check:
-    matches = match.folded
+    """*fields* are (part, name)."""
+    matches, keys = match.folded, match.keys
     assert matches is not None
 
     def check(run: Run) -> bool:
-        header = run.header
         memo = run.message.memo
-        for name in names(run):
-            key = (kind, name)
+        for key in fields:
             values = memo.get(key)
             if values is None:
                 values = memo[key] = [
                     fold(value)
-                    for field in header.addresses(name)
+                    for field in run.header.addresses(key[1])
                     for address in field
                     if (value := part(run, address)) is not None
                 ]
-            if values and matches(run, values):
-                return True
+            if values:
+                run.spend(run.weight * keys)
+                if matches(values):
+                    return True
         return False
 
     return check
@@ -206,18 +222,34 @@ def _size(args: Arguments) -> Check:
     args.fail("size takes :over or :under")
 
 
+OF_PARTS: Final[dict[str, Callable[[Arguments], Check]]] = {}
+"""The same tests with ``:mime`` (RFC 5703), by name; filled by the module that has them."""
+
+
+def _or_of_parts(compile: Callable[[Arguments], Check]) -> Callable[[Arguments], Check]:
+    def either(args: Arguments) -> Check:
+        if args.flag("mime"):
+            return OF_PARTS[args.name](args)
+        for tag in ("anychild", "option"):
+            if args.given(tag):
+                args.fail(f"the tag :{args.choice(tag)} needs :mime", tag)
+        return compile(args)
+
+    return either
+
+
 TESTS = {
     "header": TestSyntax(
-        compile=_header,
+        compile=_or_of_parts(_header),
         tags=(*MATCHING, *INDEX),
         operands=(Operand("header names", Kind.STRINGS), Operand("keys", Kind.STRINGS)),
     ),
     "address": TestSyntax(
-        compile=_address,
+        compile=_or_of_parts(_address),
         tags=(*MATCHING, *INDEX, *ADDRESS_PARTS),
         operands=(Operand("header names", Kind.STRINGS), Operand("keys", Kind.STRINGS)),
     ),
-    "exists": TestSyntax(compile=_exists, operands=(Operand("header names", Kind.STRINGS),)),
+    "exists": TestSyntax(compile=_or_of_parts(_exists), operands=(Operand("header names", Kind.STRINGS),)),
     "size": TestSyntax(
         compile=_size,
         tags=(Tag("over", group="relation"), Tag("under", group="relation")),

@@ -37,15 +37,16 @@ def _envelope(args: Arguments) -> Check:
         _check_part(args, fold(name))
     match = matcher(args)
     part = address_part(args)
+    counts = match.counts  # RFC 5231 section 4.2: the null reverse-path counts nothing
     whole = (args.choice("part") or "all") == "all"
     line = args.line
 
     def values_of(run: Run, name: str) -> Sequence[str]:
         if name in _ADDRESSES:
             address = _parsed(_of_environment(run, name))
-            if address is None:
+            if address is None or (counts and not address.full):
                 return ()
-            value = part(run, address)
+            value = part(run, address) if address.full else ""
             return () if value is None else (value,)
         if name not in _EXTRA:
             raise SieveError(f"an envelope has no part {name[:100]!r}", line)
@@ -79,10 +80,12 @@ def _of_environment(run: Run, name: str) -> str | None:
 
 
 def _parsed(text: str | None) -> Address | None:
-    """The null reverse-path is the empty string, which has every part but ``:detail``, each of them empty."""
+    """An address of the envelope, without the source route (section 5.4); the null reverse-path is the empty string."""
     if text is None:
         return None
     text = text.strip().removeprefix("<").removesuffix(">")
+    if text.startswith("@") and ":" in text:
+        text = text.partition(":")[2]
     local, _, domain = text.rpartition("@")
     if not local:
         local, domain = domain, ""
