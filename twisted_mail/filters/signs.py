@@ -1,0 +1,228 @@
+"""Signs of unwanted mail in a message itself: its header fields and its text. Octets in, names of signs out."""
+
+from __future__ import annotations
+
+import binascii
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+from twisted_mail.filters.peers import ip_of
+from twisted_mail.filters.phrases import GROUPS, talk_of, words_of
+from twisted_mail.mime import Group, Mailbox, decode_header, mailboxes_of, parse_addresses, parse_date, unfold
+
+__all__ = ["FREE_MAIL", "GTUBE", "alike", "first_fields", "header_signs", "text_signs"]
+
+GTUBE: Final = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
+"""Generic Test for Unsolicited Bulk Email: SpamAssassin and rspamd know it too."""
+
+FREE_MAIL: Final = frozenset(
+    """gmail.com googlemail.com yahoo.com ymail.com outlook.com hotmail.com live.com msn.com aol.com icloud.com me.com gmx.de
+    gmx.net gmx.com web.de mail.ru yandex.ru yandex.com qq.com 163.com 126.com proton.me protonmail.com zoho.com mail.com
+    yahoo.co.uk hotmail.co.uk yahoo.fr hotmail.fr laposte.net orange.fr libero.it seznam.cz inbox.lv rediffmail.com""".split()
+)
+"""Providers where anybody has a mailbox in a minute."""
+
+_HOST: Final = r"(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]{2,24}"
+_ADDRESS_IN_NAME: Final = re.compile(rf"[a-z0-9._%+-]{{1,64}}@({_HOST})", re.IGNORECASE)
+# A tag ends before the next one begins, or looking for its end would take the square of the time.
+_LINK: Final = re.compile(
+    rb"<a\s[^<>]{0,400}?href\s?=\s?[\"']?https?://([^\"'\s<>/?#]{1,255})[^<>]{0,1000}>([^<]{0,200})", re.IGNORECASE
+)
+_SHOWN_HOST: Final = re.compile(rf"\s*(?:https?://)?(?:www\.)?({_HOST})(?:[/?#:]\S*)?\s*", re.IGNORECASE)
+_TAG: Final = re.compile(rb"<[^<>]*+>")
+_BASE64_PART: Final = re.compile(rb"content-transfer-encoding:[ \t]*base64", re.IGNORECASE)
+_TEXT_TYPE: Final = re.compile(rb"content-type:[ \t]*text/", re.IGNORECASE)
+_BASE64_RUN: Final = re.compile(rb"[A-Za-z0-9+/\r\n]+")
+_COIN_ADDRESS: Final = re.compile(rb"\b(?:bc1[a-z0-9]{25,59}|[13][a-km-zA-HJ-NP-Z1-9]{25,34})\b")
+_DAY: Final = 86_400
+_MOST_BASE64: Final = 16_384
+_MOST_LINKS: Final = 50
+_MOST_PARTS: Final = 20
+_MOST_RECIPIENTS: Final = 30
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two domains are of the same owner, as far as a look at their names tells."""
+    return one == other or _owned(one) == _owned(other)
+
+
+def _owned(domain: str) -> str:
+    """The last two labels, or three where those are short, as in ``co.uk``."""
+    labels = domain.lower().split(".")
+    count = 3 if len(labels) > 2 and len(labels[-2]) <= 3 and len(labels[-1]) <= 3 else 2
+    return ".".join(labels[-count:])
+
+
+def first_fields(fields: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
+    """The first value of each field by name in lower case, raw; and how many there are."""
+    first: dict[bytes, bytes] = {}
+    number: dict[bytes, int] = {}
+    for name, value in fields:
+        name = name.lower()
+        if name in number:
+            number[name] += 1
+        else:
+            number[name] = 1
+            first[name] = value
+    return first, number
+
+
+def header_signs(
+    first: Mapping[bytes, bytes], number: Mapping[bytes, int], now: float, recipients: Sequence[str]
+) -> Iterator[str]:
+    """Names of signs in the header. *now*: seconds since 1970; *recipients*: those of the envelope."""
+    date = first.get(b"date")
+    if date is None:
+        yield "no_date"
+    elif (moment := parse_date(date)) is None:
+        yield "odd_date"
+    elif moment.epoch > now + _DAY:
+        yield "date_in_future"
+    elif moment.epoch < now - 30 * _DAY:
+        yield "date_in_past"
+    if b"message-id" not in first:
+        yield "no_message_id"
+    elif b"@" not in first[b"message-id"]:
+        yield "odd_message_id"
+    yield from _from_signs(first, number, recipients)
+    yield from _to_signs(first, len(recipients))
+    subject = first.get(b"subject")
+    if subject is None:
+        yield "no_subject"
+    else:
+        if number[b"subject"] > 1:
+            yield "many_subjects"
+        text = decode_header(subject[:500])
+        if text.isupper() and sum(map(str.isalpha, text)) >= 10 and " " in text.strip():
+            yield "subject_capitals"
+
+
+def _from_signs(first: Mapping[bytes, bytes], number: Mapping[bytes, int], recipients: Sequence[str]) -> Iterator[str]:
+    raw = first.get(b"from")
+    if raw is None or not raw.strip():
+        yield "no_from"
+        return
+    if number[b"from"] > 1:
+        yield "many_froms"
+    author = next(mailboxes_of(parse_addresses(unfold(raw[:2000]))), None)
+    if author is None or not author.host:
+        yield "odd_from"
+        return
+    domain = _domain(author)
+    if author.name and (b"@" in author.name or b"=?" in author.name):
+        shown = _ADDRESS_IN_NAME.search(author.display)
+        if shown is not None and not alike(shown[1].lower(), domain):
+            yield "from_shows_another"
+    if len(recipients) == 1 and author.address.lower() == recipients[0].lower():
+        yield "from_recipient"
+    reply = first.get(b"reply-to")
+    if reply is not None:
+        answered = next(mailboxes_of(parse_addresses(unfold(reply[:2000]))), None)
+        if answered is not None and _domain(answered) in FREE_MAIL and author.address != answered.address:
+            if _domain(answered) != domain:
+                yield "reply_to_free_mail"
+            elif b"list-id" not in first:
+                yield "reply_to_another"
+
+
+def _to_signs(first: Mapping[bytes, bytes], recipients: int) -> Iterator[str]:
+    to = first.get(b"to")
+    if to is None:
+        if b"cc" not in first and b"bcc" not in first:
+            yield "no_to"
+    elif b":;" in to.replace(b" ", b"") or not to.strip():
+        groups = [address for address in parse_addresses(unfold(to[:2000])) if isinstance(address, Group)]
+        if groups or not to.strip():
+            yield "undisclosed"
+    if recipients > _MOST_RECIPIENTS:
+        yield "many_recipients"
+
+
+def _domain(mailbox: Mailbox) -> str:
+    return mailbox.host.decode("ascii", "replace").rstrip(".").lower() if mailbox.host else ""
+
+
+def text_signs(first: Mapping[bytes, bytes], body: bytes) -> Iterator[str]:
+    """Names of signs in the text; those of `GROUPS` as ``name:2.5`` with their points. *body*: the beginning of what is
+    behind the header, as sent."""
+    if GTUBE in body:
+        yield "gtube"
+    kind = first.get(b"content-type", b"text/plain").strip().lower()
+    encoding = first.get(b"content-transfer-encoding", b"").strip().lower()
+    text, disguised = _decoded(body, kind, encoding)
+    if disguised:
+        yield "disguised_text"
+        if GTUBE in text and GTUBE not in body:
+            yield "gtube"
+    lowered = text.lower()
+    html = kind.startswith(b"text/html") or b"<html" in lowered or b"text/html" in lowered
+    words = words_of(_TAG.sub(b" ", _without_styles(text, lowered)) if html else text)
+    if html:
+        only = kind.startswith(b"text/html") or b"text/plain" not in lowered
+        if only:
+            yield "only_html"
+            if b"<img" in lowered and len(words) < 30:
+                yield "picture_only"
+        yield from _link_signs(text)
+    talk = talk_of(words)
+    for name, phrases in talk.items():
+        number = len(phrases)
+        if name == "extortion" and _COIN_ADDRESS.search(text) is not None:
+            number += 2
+        if points := GROUPS[name].worth(number):
+            yield f"{name}:{points}"
+
+
+def _without_styles(text: bytes, lowered: bytes) -> bytes:
+    """*text* without its style sheets, whose words nobody reads."""
+    kept, at = [], 0
+    while (start := lowered.find(b"<style", at)) >= 0 and (end := lowered.find(b"</style", start)) >= 0:
+        kept.append(text[at:start])
+        at = end
+    return b" ".join([*kept, text[at:]]) if kept else text
+
+
+def _decoded(body: bytes, kind: bytes, encoding: bytes) -> tuple[bytes, bool]:
+    """The body as text, and whether plain ASCII letters were put into base64, as nobody needs to."""
+    if encoding == b"base64":
+        if kind.startswith(b"text/") or not kind:
+            text = _base64(body)
+            return text, text.isascii() and len(text) > 40
+        return b"", False
+    disguised = False
+    decoded = []
+    if kind.startswith(b"multipart/"):
+        for match in islice(_BASE64_PART.finditer(body), _MOST_PARTS):
+            start = max(body.rfind(b"\r\n--", 0, match.start()), 0)
+            end = body.find(b"\r\n\r\n", match.end())
+            if end >= 0 and _TEXT_TYPE.search(body, start, end) is not None:
+                text = _base64(body[end + 4 : end + 4 + _MOST_BASE64])
+                disguised = disguised or (text.isascii() and len(text) > 40)
+                decoded.append(text)
+    if encoding == b"quoted-printable" or b"quoted-printable" in body:
+        body = binascii.a2b_qp(body)
+    return b"\n".join([body, *decoded]) if decoded else body, disguised
+
+
+def _base64(octets: bytes) -> bytes:
+    match = _BASE64_RUN.match(octets.lstrip()[:_MOST_BASE64])
+    clean = match[0].translate(None, b"\r\n") if match is not None else b""
+    if len(clean) % 4 == 1:
+        clean = clean[:-1]
+    return binascii.a2b_base64(clean + b"=" * (-len(clean) % 4))
+
+
+def _link_signs(text: bytes) -> Iterator[str]:
+    told: set[str] = set()
+    for match in islice(_LINK.finditer(text), _MOST_LINKS):
+        host = match[1].rpartition(b"@")[2].partition(b":")[0].decode("ascii", "replace").lower()
+        sign = ""
+        if ip_of(host) is not None:
+            sign = "link_to_address"
+        elif (shown := _SHOWN_HOST.fullmatch(match[2].decode("utf-8", "replace"))) is not None:
+            sign = "" if alike(shown[1].lower(), host) else "link_shows_another"
+        if sign and sign not in told:
+            told.add(sign)
+            yield sign
