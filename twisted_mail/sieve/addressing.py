@@ -7,7 +7,7 @@ from typing import Final
 
 from twisted_mail.mime import Mailbox, parse_addresses
 
-__all__ = ["outbound_address"]
+__all__ = ["is_mailbox_list", "outbound_address"]
 
 _BAD: Final = re.compile(r"[\x00-\x1f\x7f]")
 _LOCAL: Final = re.compile(r'[A-Za-z0-9!#$%&\'*+/=?^_`{|}~.\-\u0080-\U0010ffff]+|"(?:[^"\\]|\\.)*"')
@@ -32,3 +32,15 @@ def outbound_address(text: str) -> str | None:
     if "<" in text:
         return address if text.rstrip().endswith(">") and text.count("<") == 1 else None
     return address if "@" in text and not re.search(r"\s", text.strip()) else None
+
+
+def is_mailbox_list(text: str) -> bool:
+    """Whether *text* is a ``mailbox-list`` (RFC 5322 section 3.4), as a From field holds one."""
+    if _BAD.search(text) or len(text) > 998:
+        return False
+    if outbound_address(text) is not None:
+        return True
+    found = parse_addresses(text.encode("utf-8", "replace"))
+    return len(found) > 1 and all(
+        isinstance(each, Mailbox) and outbound_address(each.address) is not None for each in found
+    )

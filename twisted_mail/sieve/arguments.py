@@ -56,6 +56,10 @@ class Arguments:
         strings = self._strings(name)
         return self.scope.text(strings.items[0])
 
+    def written(self, name: str) -> str:
+        """The string as it stands in the script, variables and all; empty where it was not given."""
+        return self._strings(name).items[0].value if name in self._given else ""
+
     def optional_text(self, name: str) -> Text | None:
         """The same, or None."""
         return self.text(name) if name in self._given else None

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from binascii import b2a_base64
 from collections.abc import Iterable
 from typing import Final
 
 from twisted_mail.mime import Field, iterate_fields, unfold
 from twisted_mail.sieve.values import Edit
 
-__all__ = ["edit_header", "header_field"]
+__all__ = ["edit_header", "header_field", "is_field_name"]
+
+_FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,998}")
 
 _LINE: Final = 78
 """Octets after which a field that is added is folded, where it has white space (RFC 5322 section 2.1.1)."""
+_ENCODED: Final = 45
+"""Octets that become an encoded word of 72."""
+_CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def edit_header(header: bytes, edits: Iterable[Edit]) -> bytes:
@@ -25,22 +32,39 @@ def edit_header(header: bytes, edits: Iterable[Edit]) -> bytes:
 
 
 def header_field(name: str, value: str) -> bytes:
-    """A field as it stands in a header: UTF-8 as it is (RFC 6532, as delivery stores it), ends of line only where it is
-    folded, at white space and to some 78 octets a line."""
-    words = " ".join(value.replace("\x00", "").splitlines()).strip().encode("utf-8", "replace")
+    """A field as it stands in a header: of *value* ends of line become spaces, other control characters go away, and what
+    is not ASCII is encoded (RFC 2047). Folded at white space, to some 78 octets a line."""
+    value = _CONTROL.sub("", " ".join(value.splitlines())).strip()
     line = name.encode("utf-8", "replace") + b":"
-    if len(line) + 1 + len(words) <= _LINE:
-        return line + b" " + words + b"\r\n"
+    words = value.encode("ascii").split(b" ") if value.isascii() and "=?" not in value else _encoded_words(value)
     lines: list[bytes] = []
-    for word in words.split(b" "):
+    for word in words:
         # Not behind the name alone, and no line of white space alone.
         if word and len(line) + 1 + len(word) > _LINE and b" " in line.rstrip():
             lines.append(line)
-            line = b" " + word
-        else:
-            line += b" " + word
+            line = b""
+        line += b" " + word
     lines.append(line)
     return b"\r\n".join(lines) + b"\r\n"
+
+
+def is_field_name(text: str) -> bool:
+    """``field-name`` (RFC 5322 section 2.2)."""
+    return _FIELD_NAME.fullmatch(text) is not None
+
+
+def _encoded_words(text: str) -> list[bytes]:
+    """Encoded words of at most 75 octets, none of which cuts a character (RFC 2047 sections 2 and 5)."""
+    words: list[bytes] = []
+    octets = b""
+    for character in text:
+        more = character.encode("utf-8", "replace")
+        if len(octets) + len(more) > _ENCODED:
+            words.append(octets)
+            octets = b""
+        octets += more
+    words.append(octets)
+    return [b"=?utf-8?B?" + b2a_base64(word, newline=False) + b"?=" for word in words]
 
 
 def _added(header: bytes, edit: Edit) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from twisted_mail.sieve.values import (
     Action,
@@ -12,9 +12,11 @@ from twisted_mail.sieve.values import (
     FileInto,
     Keep,
     Redirect,
+    Reject,
     RunEnvironment,
     RunLimits,
     SieveError,
+    Vacation,
 )
 
 if TYPE_CHECKING:
@@ -26,6 +28,9 @@ T = TypeVar("T")
 
 _TRACED = 1000
 """Sentences of a trace; a script that does more is told of in what it does, not in how."""
+
+
+_NOT_BESIDE_REJECT: Final = {FileInto, Keep, Redirect, Reject, Vacation}
 
 
 class Stopped(Exception):
@@ -156,6 +161,11 @@ class Run:
         """
         if not keep:
             self.implicit_keep = False
+        kinds = {type(earlier) for earlier in self.actions}
+        if type(action) is Reject and kinds & _NOT_BESIDE_REJECT:
+            raise SieveError("reject goes with no other reject, vacation or delivery (RFC 5429 section 2.4)", line)
+        if Reject in kinds and type(action) in _NOT_BESIDE_REJECT:
+            raise SieveError("the message was rejected before (RFC 5429 section 2.4)", line)
         key = _sameness(action)
         for index, earlier in enumerate(self.actions):
             if _sameness(earlier) == key:

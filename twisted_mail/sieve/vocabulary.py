@@ -5,7 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from twisted_mail.sieve import matching
-from twisted_mail.sieve.commands import actions, base, body, control, date, envelope, ihave, include, variables
+from twisted_mail.sieve.commands import (
+    actions,
+    base,
+    body,
+    control,
+    date,
+    duplicates,
+    envelope,
+    environments,
+    fcc,
+    flags,
+    headers,
+    ihave,
+    include,
+    mailboxes,
+    notify,
+    parts,
+    refusals,
+    scores,
+    vacation,
+    variables,
+)
 from twisted_mail.sieve.registry import Vocabulary
 
 __all__ = ["VOCABULARY", "capabilities"]
@@ -18,9 +39,20 @@ VOCABULARY: Final = Vocabulary.of(
         body,
         control,
         date,
+        duplicates,
         envelope,
+        environments,
+        fcc,
+        flags,
+        headers,
         ihave,
         include,
+        mailboxes,
+        notify,
+        parts,
+        refusals,
+        scores,
+        vacation,
         variables,
     )
 )

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from twisted_mail.sieve.addressing import outbound_address
 from twisted_mail.sieve.arguments import Arguments
+from twisted_mail.sieve.commands.mailboxes import check_where
 from twisted_mail.sieve.flags import flags_of
 from twisted_mail.sieve.registry import CommandSyntax, Kind, Operand, Step, Tag
 from twisted_mail.sieve.running import Run
@@ -47,6 +48,7 @@ def file_into(args: Arguments, mailbox: Text, at: str) -> Callable[[Run], FileIn
     which has the same. *at* is the argument of the mailbox, for errors.
     """
     line = args.line
+    check_where(args)
     flags = _flags(args)
     create = args.flag("create")
     use = args.optional_text("specialuse")
