@@ -8,8 +8,6 @@ VENV := .venv
 BIN := $(VENV)/bin
 # More words for pytest, e.g. `make test PYTEST_ARGS="-k imap"`.
 PYTEST_ARGS ?=
-# Tests that start servers in one process, all others beside them (tests/groups.py); `SPREAD=` for one after the other.
-SPREAD ?= -n 2 --dist loadgroup
 # Scenarios for `make bench-cluster`; none: all.
 BENCH ?=
 
@@ -53,7 +51,7 @@ demo-cluster: services   ## a whole cluster on loopback in one terminal: stores 
 test: venv clients       ## all tests
 	@.ci/services
 	@$(BIN)/python -m tests.services fetch --or-go-on
-	$(BIN)/python -m pytest $(SPREAD) $(PYTEST_ARGS) tests
+	@.ci/test $(PYTEST_ARGS)
 
 test-faults: venv clients services  ## the tests marked faults: servers of a cluster are killed, cut off and starved for an hour
 	$(BIN)/python -m pytest -m faults --timeout 3600 $(PYTEST_ARGS) tests

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.groups import group_of
+from tests.servers import needs_servers
 
 if "twisted.internet.reactor" not in sys.modules:
     from twisted.internet import asyncioreactor
@@ -12,11 +12,17 @@ if "twisted.internet.reactor" not in sys.modules:
     asyncioreactor.install()
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--servers", choices=("only", "without"), help="only tests that start real servers, or all but these"
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Under ``--dist loadgroup``: what starts servers stays together."""
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        item.add_marker(pytest.mark.xdist_group(group_of(item.path)))
+    """What ``--servers`` leaves out belongs to the other run: it does not count as deselected."""
+    if chosen := config.getoption("--servers"):
+        items[:] = [item for item in items if needs_servers(item.path) == (chosen == "only")]
 
 
 def pytest_sessionfinish() -> None:

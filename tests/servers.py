@@ -1,7 +1,6 @@
-"""Which tests stay together when pytest-xdist spreads them (``-n 2 --dist loadgroup``).
+"""Which tests need real servers: they run one after the other, since what they see depends on how busy the machine is.
 
-Everything that starts the servers of `tests.services` is one group: they are started once, as without xdist, and no two
-tests kill and starve them at a time. Every other module is a group of its own, so that its fixtures are made once.
+`make test` runs all others in two processes first (``--servers=without``), then these (``--servers=only``).
 """
 
 from __future__ import annotations
@@ -10,11 +9,8 @@ import ast
 from functools import cache
 from pathlib import Path
 
-__all__ = ["SERVERS", "group_of"]
+__all__ = ["needs_servers"]
 
-SERVERS = "servers"
-FILTERS = "filters"
-"""The daemons that mail is filtered by: others than those of the store, hence beside them."""
 _ROOT = Path(__file__).resolve().parents[1]
 _LIGHT = {"tests.services", "tests.services.processes", "tests.services.isolation"}
 """Of `tests.services`, what starts nothing by itself."""
@@ -54,9 +50,7 @@ def _starts_servers(path: Path) -> bool:
     return False
 
 
-def group_of(path: Path) -> str:
-    """The group of the tests in *path*."""
+def needs_servers(path: Path) -> bool:
+    """Whether the tests in *path* start servers of `tests.services`, or the whole suite in processes of its own."""
     near = path.parent / "conftest.py"
-    if _starts_servers(path) or (near.exists() and _starts_servers(near)):
-        return FILTERS if path.is_relative_to(_ROOT / "tests" / "filters") else SERVERS
-    return str(path.relative_to(_ROOT / "tests").with_suffix("")).replace("/", ".")
+    return path.parent.name == "whole" or _starts_servers(path) or (near.exists() and _starts_servers(near))
