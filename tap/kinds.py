@@ -30,7 +30,9 @@ __all__ = [
     "Many",
     "Network",
     "NetworkType",
+    "Number",
     "Pairs",
+    "Parsed",
     "Size",
     "StorageURL",
     "Tables",
@@ -180,6 +182,31 @@ class Whole:
             return int(text.strip())
         except ValueError:
             raise Wrong(f"{show(text)} is not a whole number") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number, with or without decimals."""
+
+    low: float
+    high: float
+    zero: str = ""
+
+    @property
+    def says(self) -> str:
+        return f"a number, {self.low:g} to {self.high:g}" + (f"; 0: {self.zero}" if self.zero else "")
+
+    def read(self, value: object, base: Path) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise Wrong(f"{show(value)} is not a number")
+        _bounds(float(value), self.low, self.high, self.zero, lambda number: f"{number:g}")
+        return float(value)
+
+    def from_text(self, text: str) -> object:
+        try:
+            return float(text.strip())
+        except ValueError:
+            raise Wrong(f"{show(text)} is not a number") from None
 
 
 _SIZE: Final = re.compile(r"([0-9][0-9_]*)\s*(B|KiB|MiB|GiB|TiB|kB|KB|MB|GB|TB)?", re.IGNORECASE)
@@ -450,6 +477,27 @@ class Checked:
 
     def from_text(self, text: str) -> object:
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What a function of another room makes of a TOML value (raising ValueError for what is wrong). In an environment
+    variable: a TOML value."""
+
+    parse: Callable[[Any], object]
+    says: str
+    of_type: type = dict
+
+    def read(self, value: object, base: Path) -> Any:
+        if not isinstance(value, self.of_type):
+            raise Wrong(f"{show(value)} is not {self.says}")
+        try:
+            return self.parse(value)
+        except ValueError as error:
+            raise Wrong(str(error)) from None
+
+    def from_text(self, text: str) -> object:
+        return _toml_value(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,22 +156,30 @@ def rewritten(header: bytes, fields: Sequence[Field], removed: Sequence[int], ch
 
 
 def _changed(lines: list[tuple[str, bytes]], changes: Changes) -> list[tuple[str, bytes]]:
+    """Numbers and positions are those of the fields as they are in *lines*: one change does not shift the next."""
+    places: dict[str, list[int]] = {}
+    for at, (name, _) in enumerate(lines):
+        places.setdefault(name, []).append(at)
+    new: list[tuple[str, bytes] | None] = list(lines)
+    last: list[tuple[str, bytes]] = []
     for change in changes.changed:
         name = change.name.lower()
-        places = [at for at, (each, _) in enumerate(lines) if each == name]
-        if 1 <= change.nth <= len(places):
-            at = places[change.nth - 1]
-            if change.value is None:
-                del lines[at]
-            else:
-                lines[at] = (name, _line(change.name, change.value))
-        elif change.value is not None:
-            lines.append((name, _line(change.name, change.value)))
+        found = places.get(name, [])
+        line = None if change.value is None else (name, _line(change.name, change.value))
+        if 1 <= change.nth <= len(found):
+            new[found[change.nth - 1]] = line
+        elif line is not None:
+            last.append(line)
+    before: dict[int, list[tuple[str, bytes]]] = {}
     for index, name, value in changes.inserted:
-        lines.insert(max(min(index, len(lines)), 0), (name.lower(), _line(name, value)))
-    for name, value in changes.added:
-        lines.append((name.lower(), _line(name, value)))
-    return lines
+        before.setdefault(max(min(index, len(lines)), 0), []).append((name.lower(), _line(name, value)))
+    last += [(name.lower(), _line(name, value)) for name, value in changes.added]
+    result: list[tuple[str, bytes]] = []
+    for at, kept in enumerate([*new, None]):
+        result += before.get(at, ())
+        if kept is not None:
+            result.append(kept)
+    return result + last
 
 
 def front(fields: Sequence[tuple[str, str]]) -> bytes:

@@ -155,7 +155,7 @@ class Judge:
             action=action,
             score=round(score, 2),
             by_score=by_score,
-            percent=min(max(round(score / self.settings.junk_score * 50), 0), 100) if self.settings.junk_score else None,
+            percent=min(max(round(score / self.settings.junk_score * 50), 0), 100) if findings else None,
             virus=virus,
             author_domain=(
                 None if dmarc is None else dmarc.domain if dmarc.spf_aligned or dmarc.dkim_aligned else ""
@@ -297,9 +297,13 @@ class JudgedVisit:
         """See `services.Visit`."""
         await self.passage.close()
 
-    def begin(self, envelope: Envelope, begin: Begin, resolve: Resolve) -> JudgedMail:
-        """The message comes."""
-        return JudgedMail(self._judge, self.passage, envelope, begin, resolve)
+    def begin(self, envelope: Envelope, begin: Begin, resolve: Resolve) -> Incoming:
+        """The message comes; it is held if anybody looks at it."""
+        if self.passage.looked_at:
+            return JudgedMail(self._judge, self.passage, envelope, begin, resolve)
+        judgement = self._judge._judged(self.passage, (), action=Action.ACCEPT)
+        id = self.passage.mail.id if self.passage.mail is not None else ""
+        return begin(envelope, id=id, fields=b"", judgement=judgement, queue_only=False)
 
 
 _WORDS: Final = {

@@ -56,6 +56,8 @@ class Post:
     message_seconds: float = 60.0
     """The time limit for a whole message, once all of it has come."""
     when_down: WhenDown = WhenDown.ACCEPT_AND_MARK
+    strangers_only: bool = False
+    """It has nothing to say of what our own servers hand over, not even of messages."""
 
 
 @dataclass(slots=True)
@@ -198,8 +200,8 @@ class Gauntlet:
         """Whether that filter is asked: of our users' own mail only some are; of trusted networks only about content."""
         if client.outbound and not post.stage.outbound:
             return False
-        if client.trusted and moment is not Moment.MESSAGE:
-            return bool(getattr(post.stage, "always", False))
+        if client.trusted:
+            return bool(getattr(post.stage, "always", False)) if moment is not Moment.MESSAGE else not post.strangers_only
         return True
 
     async def ask(self, post: Post, moment: Moment, question: Coroutine[Any, Any, Verdict], seconds: float) -> Finding:
@@ -291,6 +293,14 @@ class Passage:
         """RCPT for somebody who is not here."""
         found: dict[tuple[Moment, str], Finding] = {}
         return await self._at(Moment.UNKNOWN, lambda post: post.stage.unknown(self.client, address), found)
+
+    @property
+    def looked_at(self) -> bool:
+        """Whether anybody looks at the message, or has said something before it comes."""
+        gauntlet = self.gauntlet
+        return bool(self._of_client or self._of_mail or self._of_recipients) or any(
+            gauntlet.applies(post, self.client, Moment.MESSAGE) for wave in gauntlet.waves[Moment.MESSAGE] for post in wave
+        )
 
     def read(self) -> Reading:
         """DATA: the message comes."""
