@@ -11,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 
+from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.service import AccountService
 from twisted_mail.account.tree import CreateMailbox
 from twisted_mail.delivery import DeliverySettings, MailIntake, Ways
@@ -103,6 +104,17 @@ class House:
         run(self.directory.add_account(record))
         self.people[address] = record.id
         return record.id
+
+    def breaks(self, address: str) -> None:
+        """The account of *address* cannot be opened any more."""
+        broken, opens = self.people[address], self.accounts.open
+
+        async def open(account: AccountId) -> Any:
+            if account == broken:
+                raise AccountUnavailable("no answer")
+            return await opens(account)
+
+        self.accounts.open = open  # type: ignore[method-assign]
 
     def alias(self, address: str, *targets: str) -> None:
         run(self.directory.add_alias(Alias(address, targets)))

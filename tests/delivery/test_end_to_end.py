@@ -95,23 +95,34 @@ def test_messages_come_octet_for_octet(house: House, profile: Profile, by: str) 
 
 
 def test_lmtp_says_for_each_recipient_what_became_of_it(house: House) -> None:
-    house.user("small@example.org", quota_bytes=50)
+    house.user("small@example.org")
+    house.breaks("small@example.org")
     talk = Talk(house, LMTP)
     talk.say(b"MAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\nRCPT TO:<small@example.org>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n")
     said = talk.say(b"text\r\n.\r\n")
     assert said == [
         "250 2.1.5 <ann@example.org> delivered",
-        "452 4.2.2 mailbox full",
+        "451 4.3.0 try again later",
         "250 2.1.5 <bob@example.org> delivered",
     ]
 
 
 def test_smtp_says_250_only_if_all_have_it(house: House) -> None:
-    house.user("small@example.org", quota_bytes=50)
+    house.user("small@example.org")
+    house.breaks("small@example.org")
     talk = Talk(house, MX)
     talk.say(b"MAIL FROM:<>\r\nRCPT TO:<ann@example.org>\r\nRCPT TO:<small@example.org>\r\nDATA\r\n")
-    assert talk.say(b"text\r\n.\r\n") == ["452 4.2.2 mailbox full"]
+    assert talk.say(b"text\r\n.\r\n") == ["451 4.3.0 try again later"]
     assert len(house.mailbox(ANN)) == 1
+
+
+def test_a_full_mailbox_is_refused_at_rcpt_and_what_was_accepted_is_stored(house: House) -> None:
+    house.user("small@example.org", quota_bytes=50)
+    talk = Talk(house, MX)
+    said = talk.say(b"MAIL FROM:<>\r\nRCPT TO:<small@example.org>\r\nDATA\r\n" + b"text\r\n" * 100 + b".\r\n")
+    assert said[-1].startswith("250"), "there was room for something when it was asked"
+    assert len(house.mailbox("small@example.org")) == 1
+    assert talk.say(b"MAIL FROM:<>\r\nRCPT TO:<small@example.org>\r\n")[-1] == "452 4.2.2 mailbox full"
 
 
 def test_a_loop_is_refused_at_the_end(house: House) -> None:

@@ -15,6 +15,7 @@ from tests.delivery.queue_house import MESSAGE, Switched
 from tests.delivery.support import PEER
 from twisted_mail.account.service import AccountService
 from twisted_mail.delivery import Bodies, DeliveryCounts, DeliverySettings, InboundQueue, MailIntake, SpoolFolder, Ways
+from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.queueing.leasing import LeaseSettings
 from twisted_mail.services import Envelope
@@ -140,7 +141,7 @@ class QueueOnSQLiteTests(TestCase):
             clock=self.accounts.clock,
         )
         stuck, self.accounts = self.accounts, fresh  # what hangs in the first is never answered
-        self.worker._accounts = fresh
+        self.worker._accounts, self.worker._placer = fresh, Placer(fresh)
         self.worker.start()
         await self.emptied()
         assert len(await self.mailbox()) == 2

@@ -91,10 +91,14 @@ def test_one_slow_account_does_not_touch_the_other(house: QueueHouse) -> None:
     assert len(house.mailbox(ANN)) == 1 and house.items() == []
 
 
-def test_over_quota_is_answered_at_once(house: QueueHouse) -> None:
+def test_over_quota_is_stored_once_it_was_accepted_and_the_next_is_refused(house: QueueHouse) -> None:
     house.user("small@example.org", quota_bytes=100)
-    [outcome] = house.give(Node(house), "small@example.org")
-    assert outcome.refused is not None and outcome.refused.reason is Refusal.MAILBOX_FULL
+    node = Node(house)
+    [outcome] = house.give(node, "small@example.org")
+    assert outcome.refused is None and len(house.mailbox("small@example.org")) == 1
+    with pytest.raises(MailRefused) as refused:
+        house.give(node, "small@example.org")
+    assert refused.value.reason is Refusal.MAILBOX_FULL and refused.value.temporary
     assert house.items() == [] and house.holders() == []
 
 

@@ -10,8 +10,9 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from twisted_mail.account.errors import OverQuota
 from twisted_mail.delivery.items import NewerVersion
+from twisted_mail.delivery.judgement import Quarantined
+from twisted_mail.filters.values import FilterDown
 from twisted_mail.queueing.limits import TooSlow
 from twisted_mail.storage.interfaces import Corrupt, NotFound, QueueItem, StorageError
 
@@ -22,7 +23,7 @@ class Kind(enum.Enum):
     """Why an attempt failed, as far as it matters for what comes next."""
 
     UNAVAILABLE = "the store does not answer"
-    FULL = "the mailbox is full"
+    QUARANTINED = "it may get into no mailbox"
     GONE = "there is no such account any more"
     BROKEN = "it cannot be delivered as it is"
 
@@ -55,9 +56,6 @@ class RetrySettings:
     first_seconds: float = 5.0
     most_seconds: float = 600.0
     """While the store is down: soon after it is back, without a crowd."""
-    full_first_seconds: float = 300.0
-    full_most_seconds: float = 4 * 3600.0
-    """While the mailbox is full: its owner has to do something."""
     expire_seconds: float = 5 * 86_400.0
     crashes: int = 5
     """Attempts of which nothing was heard again, or that found the item broken, before it is held."""
@@ -66,8 +64,10 @@ class RetrySettings:
 def failure_of(error: Exception) -> Failure:
     """What *error* means for the item."""
     match error:
-        case OverQuota():
-            return Failure(Kind.FULL, "452 4.2.2 mailbox full")
+        case Quarantined():
+            return Failure(Kind.QUARANTINED, f"550 5.7.1 quarantined: {error}")
+        case FilterDown():
+            return Failure(Kind.UNAVAILABLE, f"451 4.7.1 {error}")
         case Corrupt() | NotFound():
             return Failure(Kind.BROKEN, f"451 4.3.0 the message cannot be read: {error}")
         case NewerVersion():
@@ -86,15 +86,9 @@ def decide(
     item: QueueItem, failure: Failure, now: float, settings: RetrySettings, random: Callable[[], float]
 ) -> Again | Hold:
     """What becomes of *item* at *now* (seconds since 1970); *random* gives 0 up to 1."""
-    if failure.kind is Kind.GONE or now - item.created >= settings.expire_seconds:
+    if failure.kind in (Kind.GONE, Kind.QUARANTINED) or now - item.created >= settings.expire_seconds:
         return Hold()
     if failure.kind is Kind.BROKEN and item.attempts >= settings.crashes:
         return Hold()
-    full = failure.kind is Kind.FULL
-    first, most = (
-        (settings.full_first_seconds, settings.full_most_seconds)
-        if full
-        else (settings.first_seconds, settings.most_seconds)
-    )
-    delay = min(first * 2.0 ** min(max(item.attempts - 1, 0), 30), most)
+    delay = min(settings.first_seconds * 2.0 ** min(max(item.attempts - 1, 0), 30), settings.most_seconds)
     return Again(delay * (0.75 + random() / 2))

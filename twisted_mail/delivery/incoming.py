@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -10,13 +11,14 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown, OverQuota
+from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, zone_at
-from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.judgement import Judgement, Quarantined
 from twisted_mail.delivery.outbound import OutboundMessage, Returns
-from twisted_mail.delivery.placing import place
+from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.queueing import InboundQueue, Waiting
+from twisted_mail.delivery.sorting import Arrival
 from twisted_mail.delivery.trace import HopCount, separator
 from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
 from twisted_mail.queueing.spool import Spool
@@ -47,6 +49,8 @@ class Ways:
     straight_seconds: float = 5.0
     """How long the store has before the queue takes over."""
     counts: DeliveryCounts = field(default_factory=DeliveryCounts)
+    placer: Placer | None = None
+    """Says where in an account a message goes; None: INBOX."""
 
     async def in_time(self, work: Coroutine[Any, Any, T]) -> T:
         """*work*, cancelled when the store is slow and there is a queue. Raises: TooSlow, and what *work* raises."""
@@ -59,8 +63,8 @@ class Ways:
 class Target(Recipient):
     """A recipient with what the directory said of it."""
 
-    quotas: tuple[int | None, ...] = ()
-    """Of each of its accounts, octets."""
+    users: tuple[str, ...] = ()
+    """The own addresses of its accounts."""
     remote: tuple[str, ...] = ()
     """Addresses of other domains that it stands for; queued."""
     program: bool = False
@@ -102,8 +106,12 @@ class IncomingMail:
         hold_until: float | None = None,
         returns: Returns | None = None,
         judgement: Judgement | None = None,
+        each_answered: bool = False,
     ) -> None:
-        """*hold_until*: seconds since 1970 before which it must not be delivered (RFC 4865)."""
+        """*hold_until*: seconds since 1970 before which it must not be delivered (RFC 4865). *each_answered*: the peer gets a
+        reply for each recipient (LMTP), not one for all."""
+        self._each_answered = each_answered
+        self._placer = ways.placer or Placer(ways.accounts)
         self.judgement = judgement
         """What filters found; None: they were not asked."""
         if hold_until is not None and ways.queue is not None:
@@ -257,7 +265,7 @@ class IncomingMail:
         copies: dict[_Place, Copy] = {}
         used: set[DeliveryId] = set()
         for recipient, own in zip(self._recipients, ids, strict=True):
-            quotas: tuple[int | None, ...] = recipient.quotas if isinstance(recipient, Target) else ()
+            users: tuple[str, ...] = recipient.users if isinstance(recipient, Target) else ()
             for at, account in enumerate(recipient.accounts):
                 place = self._place(account, recipient)
                 if place in copies:
@@ -268,8 +276,10 @@ class IncomingMail:
                     delivery=id,
                     account=account,
                     detail=place.detail,
-                    quota=quotas[at] if at < len(quotas) else None,
                     address=recipient.address,
+                    user=users[at] if at < len(users) else "",
+                    shared=not _alone(recipient),
+                    judgement=self.judgement,
                 )
         return copies
 
@@ -278,6 +288,7 @@ class IncomingMail:
         failures: dict[DeliveryId, MailRefused] = {}
         waiting: list[Waiting] = []
         received = int(self._wall())
+        writer = self._writer
         prepared = await self._prepare()
 
         async def deliver(copy: Copy) -> None:
@@ -289,7 +300,12 @@ class IncomingMail:
             else:
                 self._ways.counts.straight += 1
 
-        await some_at_a_time([deliver(copy) for copy in copies])
+        try:
+            await some_at_a_time([deliver(copy) for copy in copies])
+        finally:
+            if writer is not None and prepared is not None:
+                with suppress(StorageError, TooSlow):
+                    await self._ways.in_time(writer.abort())  # unless some account has taken it over
         if waiting:
             failures.update(await self._enqueue(waiting, received))
         return failures
@@ -316,7 +332,8 @@ class IncomingMail:
             return Waiting(copy, repeated=False)
         ways, id = self._ways, copy.delivery
         try:
-            work = place(ways.accounts, prepared, copy, received, zone_at(received), repeated=False)
+            arrival = Arrival(sender=self._sender, received=received, zone=zone_at(received))
+            work = self._placer.place(prepared, copy, arrival, repeated=False, refusable=self._refusable(copy))
             await ways.in_time(work)
             return None
         except CancelledError:
@@ -324,8 +341,10 @@ class IncomingMail:
         except TooSlow:
             self._slow = True
             _log.warn("delivery {id} to {account}: the store is slow", id=id, account=copy.account)
-        except OverQuota:
-            return MailRefused(Refusal.MAILBOX_FULL)
+        except MailRefused as error:
+            return error
+        except Quarantined:
+            return Waiting(copy, repeated=False)  # where it is held
         except OutcomeUnknown as error:
             _log.warn("delivery {id}: the outcome is not known: {error}", id=id, error=error)
         except (AccountUnavailable, StorageError) as error:
@@ -337,6 +356,13 @@ class IncomingMail:
             _log.failure("delivery {id} to {account} failed", id=id, account=copy.account)
             return MailRefused(Refusal.UNAVAILABLE)
         return Waiting(copy, repeated=True)
+
+    def _refusable(self, copy: Copy) -> bool:
+        """Whether a reply to the peer can say that this copy, and nothing else, is refused."""
+        if len(self._recipients) > 1 and not self._each_answered:
+            return False
+        leading = [each for each in self._recipients if copy.account in each.accounts]
+        return len(leading) == 1 and _alone(leading[0])
 
     # --- into the queue
 
@@ -374,3 +400,8 @@ class IncomingMail:
             _log.failure("queueing a message failed")
             return MailRefused(Refusal.UNAVAILABLE)
         return None
+
+
+def _alone(recipient: Recipient) -> bool:
+    """Whether the address stands for one account and nobody else."""
+    return len(recipient.accounts) == 1 and not (isinstance(recipient, Target) and recipient.remote)

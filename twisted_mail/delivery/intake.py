@@ -100,7 +100,7 @@ class MailIntake:
             detail=resolution.detail,
             original=original,
             notify=notify,
-            quotas=tuple(record.quota_bytes for record in resolution.accounts),
+            users=tuple(record.address for record in resolution.accounts),
             remote=resolution.remote,
             program=resolution.program,
         )
@@ -213,4 +213,5 @@ class MailIntake:
             hold_until=envelope.hold_until,
             returns=self._returns,
             judgement=judgement,
+            each_answered="LMTP" in envelope.protocol,
         )

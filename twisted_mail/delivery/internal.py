@@ -70,6 +70,8 @@ class InternalMail:
                     account=record.id,
                     detail=found.detail,
                     address=recipient,
+                    user=record.address,
+                    shared=len(found.accounts) + len(found.remote) > 1,
                 ),
                 repeated=True,
             )

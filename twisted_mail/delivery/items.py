@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from twisted_mail.delivery.judgement import Judgement, shortened
 from twisted_mail.storage.interfaces import Corrupt, QueueItem
 from twisted_mail.values import AccountId, BlobRef, DeliveryId
 
@@ -40,10 +41,14 @@ class Copy:
     account: AccountId
     detail: str = ""
     """The sub-address, where it may choose the mailbox."""
-    quota: int | None = None
-    """Octets that the account may hold."""
     address: str = ""
     """The recipient as the peer gave it."""
+    user: str = ""
+    """The account's own address, where it is known."""
+    shared: bool = False
+    """`address` stands for others too: it is not the account's own."""
+    judgement: Judgement | None = None
+    """What was found out about the message; None: nobody looked."""
 
 
 class Inbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,8 +57,9 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = VERSION
     account: bytes
     detail: str = ""
-    quota: int | None = None
     address: str = ""
+    user: str = ""
+    shared: bool = False
     sender: str = ""
     """The reverse-path; empty for the null one. It stands in the message too, as Return-Path."""
     received: int = 0
@@ -64,6 +70,7 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """It may stand in the account already: look the id up."""
     place: Place = "blobs"
     """Where its body lies."""
+    judgement: Judgement | None = None
 
     def copy(self, delivery: DeliveryId) -> Copy:
         """What is to be delivered."""
@@ -71,8 +78,10 @@ class Inbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             delivery=delivery,
             account=AccountId(self.account),
             detail=self.detail,
-            quota=self.quota,
             address=self.address,
+            user=self.user,
+            shared=self.shared,
+            judgement=self.judgement,
         )
 
 
@@ -97,13 +106,15 @@ def queue_item(
     inbound = Inbound(
         account=copy.account.octets,
         detail=copy.detail,
-        quota=copy.quota,
         address=copy.address[:_TEXT],
+        user=copy.user[:_TEXT],
+        shared=copy.shared,
         sender=sender[:_TEXT],
         received=received,
         zone=zone_at(received),
         repeated=repeated,
         place=place,
+        judgement=None if copy.judgement is None else shortened(copy.judgement),
     )
     envelope = _encoder.encode(inbound)
     if len(envelope) > ENVELOPE_BYTES:

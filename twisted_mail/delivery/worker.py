@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.defer import CancelledError
 from twisted.logger import Logger
@@ -20,14 +20,17 @@ from twisted_mail.delivery.bodies import Bodies, Body
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.failing import Again, Failure, Kind, RetrySettings, decide, failure_of
 from twisted_mail.delivery.items import Copy, Inbound, NewerVersion, inbound_of
-from twisted_mail.delivery.placing import place
+from twisted_mail.delivery.judgement import Judgement, Quarantined
+from twisted_mail.delivery.placing import Placer, given_up
+from twisted_mail.delivery.sorting import Arrival
+from twisted_mail.filters.values import Action, FilterDown
 from twisted_mail.queueing.leasing import LeaseSettings, QueueWorker, Work, crashes
 from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.services import Accounts
 from twisted_mail.storage.interfaces import Corrupt, Directory, Queue, QueueItem, StorageError
 from twisted_mail.values import BlobRef
 
-__all__ = ["DeliveryWorker", "WorkerSettings"]
+__all__ = ["DeliveryWorker", "Rejudge", "WorkerSettings"]
 
 FRESH_SECONDS: Final = 60.0
 """A first attempt within so many seconds trusts that the account is still there, as the straight way does."""
@@ -43,6 +46,15 @@ class WorkerSettings:
     retry: RetrySettings = field(default_factory=RetrySettings)
 
 
+class Rejudge(Protocol):
+    """Asks the filters that did not answer when a message came (`judging.Judge.again`)."""
+
+    async def again(
+        self, judgement: Judgement, chunks: Callable[[], AsyncIterator[bytes]], sender: str, recipient: str
+    ) -> Judgement:
+        """Raises: FilterDown (they still do not)."""
+
+
 class DeliveryWorker:
     """One per process; `start`, then `stop`."""
 
@@ -56,6 +68,8 @@ class DeliveryWorker:
         directory: Directory,
         clock: Any,
         *,
+        placer: Placer | None = None,
+        rejudge: Rejudge | None = None,
         settings: WorkerSettings | None = None,
         counts: DeliveryCounts | None = None,
         wall: Callable[[], float] = time.time,
@@ -66,6 +80,8 @@ class DeliveryWorker:
         self.counts = counts or DeliveryCounts()
         self._bodies = bodies
         self._accounts = accounts
+        self._placer = placer or Placer(accounts, wall=wall)
+        self._rejudge = rejudge
         self._directory = directory
         self._clock = clock
         self._wall = wall
@@ -104,7 +120,7 @@ class DeliveryWorker:
             await within(self._clock, self.settings.attempt_seconds, self._deliver(item, inbound, copy, body))
         except (CancelledError, GeneratorExit):
             raise
-        except (StorageError, AccountError, TooSlow, NewerVersion) as error:
+        except (StorageError, AccountError, TooSlow, NewerVersion, FilterDown, Quarantined) as error:
             await self._settle(work, failure_of(error))
             return
         except Exception as error:
@@ -121,19 +137,32 @@ class DeliveryWorker:
         if item.attempts <= 1 and self._wall() - item.created < FRESH_SECONDS:
             return copy
         record = await self._directory.account(copy.account)
-        return None if record is None else replace(copy, quota=record.quota_bytes)
+        return None if record is None else replace(copy, user=record.address)
 
     async def _deliver(self, item: QueueItem, inbound: Inbound, copy: Copy, body: Body) -> None:
+        copy = await self._judged(inbound, copy, body)
+        if copy.judgement is not None and copy.judgement.action >= Action.QUARANTINE:
+            raise Quarantined(copy.judgement.trace[-1] if copy.judgement.trace else "")
         writer = self._accounts.writer(copy.account)
         try:
             async for chunk in self._bodies.open(body):
                 await writer.write(chunk)
-            prepared = await writer.finish()
-        except BaseException:
-            await writer.abort()
-            raise
-        repeated = inbound.repeated or item.attempts > 1
-        await place(self._accounts, prepared, copy, inbound.received, inbound.zone, repeated=repeated)
+            arrival = Arrival(sender=inbound.sender, received=inbound.received, zone=inbound.zone)
+            repeated = inbound.repeated or item.attempts > 1
+            await self._placer.place(await writer.finish(), copy, arrival, repeated=repeated)
+        finally:
+            await given_up(writer)  # unless the account has taken it over
+
+    async def _judged(self, inbound: Inbound, copy: Copy, body: Body) -> Copy:
+        """With the answers of filters that did not answer before. Raises: FilterDown, StorageError."""
+        judgement = copy.judgement
+        if judgement is None or not judgement.pending or self._rejudge is None:
+            return copy
+
+        def chunks() -> AsyncIterator[bytes]:
+            return self._bodies.open(body)
+
+        return replace(copy, judgement=await self._rejudge.again(judgement, chunks, inbound.sender, copy.address))
 
     async def _settle(self, work: Work, failure: Failure) -> None:
         """The attempt has failed: again later, or held."""

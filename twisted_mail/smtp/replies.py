@@ -34,12 +34,14 @@ __all__ = [
 
 TEXT_BYTES: Final = 400
 """A reply line has at most 512 octets (section 4.5.3.1.5); texts may quote an address, so they are cut."""
+MOST_LINES: Final = 50
+"""Of a text; somebody's own reason for a refusal may have as many as it likes."""
 _unprintable = re.compile(r"[^\t -~]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply of one line."""
+    """One reply, mostly of one line: line ends in its text make more (RFC 5321 section 4.2.1)."""
 
     code: int
     enhanced: str
@@ -53,6 +55,9 @@ class Reply:
 
     def encode(self) -> bytes:
         """The octets, CRLF included. What is not printable ASCII becomes question marks."""
+        if "\n" in self.text:
+            texts = [_unprintable.sub("?", line)[:TEXT_BYTES] for line in self.text.splitlines()[:MOST_LINES]]
+            return lines(self.code, texts, self.enhanced)
         text = _unprintable.sub("?", self.text)[:TEXT_BYTES]
         enhanced = f"{self.enhanced} " if self.enhanced else ""
         return f"{self.code} {enhanced}{text}\r\n".encode("ascii")
