@@ -18,10 +18,14 @@ from zope.interface import implementer
 
 from twisted_mail.filters.values import FilterDown
 
-__all__ = ["Dial", "Place", "Wire", "dial"]
+__all__ = ["Dial", "HungUp", "Place", "Wire", "dial"]
 
 _READ_AHEAD: Final = 1 << 18
 """Octets that lie here before nothing more is read."""
+
+
+class HungUp(FilterDown):
+    """The daemon has closed the connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +92,13 @@ class Wire:
         while self._protocol.full and not self._protocol.lost:
             await self._wait(seconds)
         if self._protocol.lost:
-            raise FilterDown("it has closed the connection")
+            raise HungUp("it has closed the connection")
 
     async def receive(self, seconds: float) -> bytes:
         """The next octets, at least one."""
         while not self._protocol.waiting:
             if self._protocol.lost:
-                raise FilterDown("it has closed the connection")
+                raise HungUp("it has closed the connection")
             await self._wait(seconds)
         return self._protocol.take()
 
