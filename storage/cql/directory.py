@@ -554,6 +554,24 @@ class CQLDirectory:
                 return
         raise Unavailable(f"too many change the account {account} at once")
 
+    async def rename_script(self, account: AccountId, name: str, new: str) -> None:
+        """A copy first, then the active one's name, then the old one goes: at every moment the active script is there."""
+        text = await self.script(account, name)
+        if text is None:
+            raise NotFound(f"no script {name}")
+        if await self.script(account, new) is not None:
+            raise AlreadyExists(f"a script {new} exists")
+        await self._session.execute(PUT_SCRIPT, (_uuid(account), new, text))
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                await self._agreement.pause(attempt)
+            old = await self._need_account(account)
+            if old["active_script"] != name or await self._change(SET_ACTIVE, new, account, old["version"]):
+                break
+        else:
+            raise Unavailable(f"too many change the account {account} at once")
+        await self._session.execute(REMOVE_SCRIPT, (_uuid(account), name))
+
     async def remove_script(self, account: AccountId, name: str) -> None:
         """One that is made active at this very moment may go all the same; then none is active."""
         if await self.script(account, name) is None:

@@ -102,5 +102,11 @@ class Directory(Protocol):
     async def activate_script(self, account: AccountId, name: str | None) -> None:
         """Make *name* the active script (None: none). Raises: NotFound."""
 
+    async def rename_script(self, account: AccountId, name: str, new: str) -> None:
+        """The active one stays active, at every moment (RFC 5804 section 2.11). Who dies at it may leave both behind.
+
+        Raises: NotFound, AlreadyExists (there is a script *new*).
+        """
+
     async def remove_script(self, account: AccountId, name: str) -> None:
         """Raises: NotFound, Conflict (it is active; RFC 5804 section 2.10)."""

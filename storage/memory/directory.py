@@ -150,6 +150,15 @@ class MemoryDirectory:
         self._need_script(account, name)
         self._active[account] = name
 
+    async def rename_script(self, account: AccountId, name: str, new: str) -> None:
+        self._need_script(account, name)
+        scripts = self._scripts[account]
+        if new in scripts:
+            raise AlreadyExists(f"a script {new} exists")
+        scripts[new] = scripts.pop(name)
+        if self._active.get(account) == name:
+            self._active[account] = new
+
     async def remove_script(self, account: AccountId, name: str) -> None:
         self._need_script(account, name)
         if self._active.get(account) == name:

@@ -124,6 +124,15 @@ def activate_script(tx: Transaction, account: bytes, name: str | None) -> None:
     tx.db.execute("UPDATE script SET active = (name IS ?) WHERE account = ?", (name, account))
 
 
+@operation("directory.rename_script")
+def rename_script(tx: Transaction, account: bytes, name: str, new: str) -> None:
+    if not _one(tx.db, "SELECT 1 FROM script WHERE account = ? AND name = ?", account, name):
+        raise NotFound(f"no script {name}")
+    if _one(tx.db, "SELECT 1 FROM script WHERE account = ? AND name = ?", account, new):
+        raise AlreadyExists(f"a script {new} exists")
+    tx.db.execute("UPDATE script SET name = ? WHERE account = ? AND name = ?", (new, account, name))
+
+
 @operation("directory.remove_script")
 def remove_script(tx: Transaction, account: bytes, name: str) -> None:
     found = _one(tx.db, "SELECT active FROM script WHERE account = ? AND name = ?", account, name)
@@ -265,6 +274,9 @@ class SQLiteDirectory:
 
     async def activate_script(self, account: AccountId, name: str | None) -> None:
         await self._write("directory.activate_script", account.octets, name)
+
+    async def rename_script(self, account: AccountId, name: str, new: str) -> None:
+        await self._write("directory.rename_script", account.octets, name, new)
 
     async def remove_script(self, account: AccountId, name: str) -> None:
         await self._write("directory.remove_script", account.octets, name)

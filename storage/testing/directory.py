@@ -156,6 +156,26 @@ class DirectoryContract(Suite):
         await fails(NotFound, directory.remove_alias("all@example.org"))
         await fails(NotFound, directory.set_alias(changed))
 
+    async def test_a_renamed_script_is_the_same_and_as_active_as_before(self) -> None:
+        directory = await self._with_domain()
+        record = self._account()
+        await directory.add_account(record)
+        for name in ("a", "b"):
+            await directory.put_script(record.id, name, f"# {name}\r\nkeep;")
+        await directory.activate_script(record.id, "a")
+        await directory.rename_script(record.id, "a", "Ä 2")
+        self.assertEqual(dict(await directory.scripts(record.id)), {"b": False, "Ä 2": True})
+        self.assertEqual(await directory.script(record.id, "Ä 2"), "# a\r\nkeep;")
+        self.assertIsNone(await directory.script(record.id, "a"))
+        await directory.rename_script(record.id, "b", "a")
+        self.assertEqual(dict(await directory.scripts(record.id)), {"a": False, "Ä 2": True})
+        await fails(AlreadyExists, directory.rename_script(record.id, "a", "Ä 2"))
+        await fails(AlreadyExists, directory.rename_script(record.id, "a", "a"))
+        await fails(NotFound, directory.rename_script(record.id, "c", "d"))
+        await fails(NotFound, directory.rename_script(record.id, "c", "a"))
+        await fails(NotFound, directory.rename_script(AccountId.new(), "a", "b"))
+        self.assertEqual(dict(await directory.scripts(record.id)), {"a": False, "Ä 2": True})
+
     async def test_one_script_of_an_account_is_active_at_most(self) -> None:
         directory = await self._with_domain()
         record = self._account()
