@@ -38,6 +38,9 @@ __all__ = [
     "Reading",
     "Recipient",
     "Refusal",
+    "ScriptFault",
+    "ScriptRefused",
+    "Scripts",
     "StoredMessage",
     "UnknownMechanism",
     "Visit",
@@ -402,3 +405,68 @@ class Accounts(Protocol):
 
     async def lock(self, account: AccountId, purpose: str) -> Exclusive | None:
         """Take the account for *purpose* alone (POP3, RFC 1939 section 8), over all nodes; None if another has it."""
+
+
+# --- Sieve scripts ------------------------------------------------------------------------------------------------
+
+
+class ScriptFault(enum.Enum):
+    """Why something is not done with a script."""
+
+    INVALID = "not a valid script"
+    NO_SUCH = "there is no such script"
+    EXISTS = "there is a script of that name already"
+    ACTIVE = "the script is active"
+    BAD_NAME = "not a name for a script"
+    TOO_LARGE = "the script is too long"
+    TOO_MANY = "there are too many scripts"
+    UNAVAILABLE = "try again later"
+
+
+class ScriptRefused(Exception):
+    """*text* is for the user. `line` and `column`, from 1, say where an INVALID script is wrong."""
+
+    def __init__(self, fault: ScriptFault, text: str = "", line: int = 0, column: int = 0):
+        super().__init__(text or fault.value)
+        self.fault = fault
+        self.text = text or fault.value
+        self.line = line
+        self.column = column
+
+
+class Scripts(Protocol):
+    """The Sieve scripts of users, within their limits (RFC 5804). Every method raises ScriptRefused."""
+
+    @property
+    def extensions(self) -> Sequence[str]:
+        """What scripts may require."""
+
+    @property
+    def max_bytes(self) -> int:
+        """The longest script, octets of UTF-8."""
+
+    @property
+    def max_redirects(self) -> int:
+        """Redirects of one message."""
+
+    async def names(self, account: AccountId) -> Mapping[str, bool]:
+        """The name of each script, and whether it is the active one."""
+
+    async def get(self, account: AccountId, name: str) -> str: ...
+
+    async def space(self, account: AccountId, name: str, size: int) -> None:
+        """Refuses what `put` would refuse of a script of *size* octets."""
+
+    async def check(self, account: AccountId, text: str) -> Sequence[str]:
+        """Whether *text* is a script; returns warnings. Not against the limits of the account."""
+
+    async def put(self, account: AccountId, name: str, text: str) -> Sequence[str]:
+        """Check and store, over what is there; returns warnings."""
+
+    async def activate(self, account: AccountId, name: str | None) -> None:
+        """Make *name* the active script; None: none is."""
+
+    async def rename(self, account: AccountId, name: str, new: str) -> None: ...
+
+    async def delete(self, account: AccountId, name: str) -> None:
+        """Refuses the active one."""
