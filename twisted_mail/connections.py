@@ -29,6 +29,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from twisted_mail.proxy_protocol import ProxiedAddress
 from twisted_mail.services import Peer
 from twisted_mail.tls_info import channel_bindings, describe
 
@@ -62,6 +63,9 @@ def flushing(
 
 def peer_at(address: IAddress | None, service: str) -> Peer:
     """Who has connected from *address* to *service*; a UNIX socket's peer has no address."""
+    if isinstance(address, ProxiedAddress):
+        described = address.tls_description
+        return Peer(address.host, address.port, secure=address.secure, tls_description=described, service=service)
     if isinstance(address, (IPv4Address, IPv6Address)):
         return Peer(address.host, address.port, service=service)
     return Peer("", 0, service=service)
