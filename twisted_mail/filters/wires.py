@@ -94,6 +94,13 @@ class Wire:
         if self._protocol.lost:
             raise HungUp("it has closed the connection")
 
+    def end(self) -> None:
+        """Nothing more is sent: the daemon sees an end behind what was. Its answer can still be received."""
+        if not self._protocol.lost:
+            transport: Any = self._protocol.transport
+            transport.unregisterProducer()
+            transport.loseWriteConnection()
+
     async def receive(self, seconds: float) -> bytes:
         """The next octets, at least one."""
         while not self._protocol.waiting:
