@@ -19,7 +19,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
     "tls_info": set(),
     "services": {"account", "mime"},  # only to name types, under TYPE_CHECKING
-    "connections": set(),
+    "connections": {"proxy_protocol"},
+    "proxy_protocol": set(),
     "mime": set(),
     "account": {"storage.interfaces", "mime"},
     "imap": {"mime", "account", "connections"},
@@ -31,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dns": set(),
     "queueing": {"storage.interfaces"},
     "signatures": {"mime", "dns"},
-    "reports": {"mime"},
+    "reports": {"mime", "storage.interfaces"},
     "filters": {"mime", "dns", "signatures", "reports", "storage.interfaces", "queueing"},
     "managesieve": {"sieve", "connections"},
     "relay": {"storage.interfaces", "queueing", "smtp", "mime", "dns", "signatures", "reports"},

@@ -21,7 +21,7 @@ from twisted_mail.dns.values import DNSFailure
 from twisted_mail.relay.https import HTTPFailure, HTTPResponse
 from twisted_mail.relay.tls_counts import DomainCounts
 from twisted_mail.relay.tls_received import ReceivedTLSReports
-from twisted_mail.relay.tls_reports import TLSReports, TLSReportSettings, day_of, space_of
+from twisted_mail.relay.tls_reports import TLSReports, TLSReportSettings, day_of
 from twisted_mail.relay.values import Host, PolicyNote, Protection, TLSFailure, TLSMode
 from twisted_mail.reports.tls import TLSReport, find_report, read_report, report_message
 from twisted_mail.storage.interfaces import Record, Unavailable
@@ -138,7 +138,7 @@ class CountingTests(ReportCase):
     def test_domains_that_do_not_ask_cost_no_record(self) -> None:
         self.session(policy=PolicyNote("no-policy-found", "plain.example", recipients="plain.example"))
         self.now(self.reports.flush())
-        self.assertEqual(self.now(self.records.list(space_of(DAY, "plain.example"))), [])
+        self.assertEqual(self.now(self.records.list(self.reports.space_of(DAY, "plain.example"))), [])
 
     def test_what_has_no_policy_is_not_counted(self) -> None:
         self.reports.noted(Protection(TLSMode.OPPORTUNISTIC), MX1, None, "", "", "")
@@ -229,14 +229,14 @@ class ReportingTests(ReportCase):
         self.assertEqual(self.sent, [])
 
     def test_many_domains(self) -> None:
-        one_space = (name for n in range(9999) if space_of(DAY, name := f"d{n}.example.org").endswith("/7"))
+        one_space = (name for n in range(9999) if self.reports.space_of(DAY, name := f"d{n}.example.org").endswith("/7"))
         for _ in range(150):  # more than a page of one space
             name = next(one_space)
             self.dns.table[f"_smtp._tls.{name}", "TXT"] = [f"v=TLSRPTv1; rua=mailto:tls@{name}".encode()]
             for node in ("one", "two"):
                 counts = DomainCounts()
                 counts.add(replace(STS, domain=name), None, "", "", "", "")
-                self.now(self.records.put(space_of(DAY, name), f"{name}/{node}", counts.write()))
+                self.now(self.records.put(self.reports.space_of(DAY, name), f"{name}/{node}", counts.write()))
         self.assertTrue(self.now(self.reports.send(DAY)))
         self.assertEqual(len({recipient for _, recipient in self.sent}), 150)
         self.assertEqual({report.policies[0].successes for report, _ in self.sent}, {2})
