@@ -12,9 +12,10 @@ where `reject_score` rejects and `junk_score` makes junk, so that both mean the 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
 from twisted.internet.defer import Deferred, DeferredSemaphore
@@ -170,7 +171,7 @@ class Rspamd:
 
     def _verdict(self, said: dict[str, Any], message: Arrived) -> Verdict:
         score, required, action = said.get("score"), said.get("required_score"), said.get("action")
-        if not isinstance(score, int | float) or not isinstance(required, int | float) or not isinstance(action, str):
+        if not _is_number(score) or not _is_number(required) or not isinstance(action, str):
             raise FilterDown("rspamd's answer has no score or no action")
         found = _symbols(said.get("symbols"))
         points = score * self._reject_score / required if required > 0 else float(score)
@@ -222,6 +223,10 @@ class Rspamd:
         return Changes(changed=tuple(changed)) if changed else None
 
 
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) < 1e9
+
+
 def _symbols(said: object) -> list[tuple[str, float]]:
     """Names and points, the weightiest first."""
     found = []
@@ -229,7 +234,7 @@ def _symbols(said: object) -> list[tuple[str, float]]:
         for name, details in said.items():
             value = details.get("score") if isinstance(details, dict) else None
             if _SYMBOL.fullmatch(name):
-                found.append((name, float(value) if isinstance(value, int | float) else 0.0))
+                found.append((name, value if _is_number(value) else 0.0))
     return sorted(found, key=lambda each: (-abs(each[1]), each[0]))
 
 
