@@ -118,7 +118,7 @@ def test_content_is_decoded_by_type_and_wrappings_show_their_own_text_alone() ->
 
 def test_text_is_what_a_reader_sees_of_text_parts() -> None:
     text = Message(NESTED).body_text()
-    assert text.split("\n") == ["plain text", "bold words", "inner body"]
+    assert text.split("\r\n") == ["plain text", "bold words", "inner body"]
 
 
 def test_parts_come_in_order_with_their_own_headers() -> None:

@@ -179,13 +179,20 @@ class Entity:
 
     @property
     def text(self) -> str:
-        """Of a ``text/*`` part its text, of HTML what is visible, ends of line as ``\\n``; else empty."""
+        """Of a ``text/*`` part its text, of HTML what is visible, with CRLF as in multi-line strings of a script (RFC 5228
+        section 2.4.2); of other leaves the decoded octets where these are UTF-8; else empty."""
         if self._text is None:
             part = self.part
             if part.type == "text":
-                self._text = part_text(self.octets, part.subtype, part.encoding, part.param("charset"))
-            else:
+                text = part_text(self.octets, part.subtype, part.encoding, part.param("charset"))
+                self._text = text.replace("\n", "\r\n") if "\n" in text else text
+            elif part.parts or part.message is not None:
                 self._text = ""
+            else:
+                try:
+                    self._text = decode_transfer(part.encoding, self.octets).decode("utf-8")
+                except ValueError:  # no encoding that is known, or no text
+                    self._text = ""
         return self._text
 
     @property
@@ -301,7 +308,7 @@ class Message:
                 if entity.part.type == "text" and room > 0:
                     room -= entity.part.size
                     texts.append(entity.text)
-            found = self._bodies["text"] = ("\n".join(texts),)
+            found = self._bodies["text"] = ("\r\n".join(texts),)
         return found[0]
 
     def body_content(self, types: Sequence[str]) -> tuple[str, ...]:
