@@ -153,6 +153,15 @@ def _command(node: Node, scope: Scope) -> Step:
 
 def check_of(node: Node, scope: Scope) -> Check:
     """A test, with the tests in it."""
+    try:
+        return _check(node, scope)
+    except SieveError as error:
+        if not scope.tried:
+            raise
+        return _failing_check(error)
+
+
+def _check(node: Node, scope: Scope) -> Check:
     vocabulary = scope.compilation.vocabulary
     syntax = vocabulary.tests.get(node.name)
     if syntax is None:
@@ -181,12 +190,7 @@ def _chain(chain: Sequence[Node], scope: Scope) -> Step:
             continue
         if len(node.tests) != 1:
             scope.source.fail(f"{node.name} takes one test", node.at)
-        try:
-            check = check_of(node.tests[0], scope)
-        except SieveError as error:
-            if not scope.tried:
-                raise
-            check = _failing_check(error)
+        check = check_of(node.tests[0], scope)
         line = scope.source.line(node.at)
         branches.append((check, block_of(node.block, scope), f"line {line}: {node.name} {_shown(node.tests[0])}: true"))
     if len(branches) == 1:
