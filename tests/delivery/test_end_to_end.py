@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.delivery.support import PEER, House, run
-from twisted_mail.services import Identity, Peer
+from twisted_mail.services import Identity, MailRefused, Peer, Refusal
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION, Limits, Profile
+from twisted_mail.smtp.replies import refused
 from twisted_mail.smtp.session import Session
 from twisted_mail.values import AccountId
 
@@ -148,3 +149,11 @@ def test_a_message_that_is_refused_or_cut_off_leaves_nothing(house: House) -> No
         return [ref async for ref in house.engine.blobs.iterate()]
 
     assert run(blobs()) == []
+
+
+def test_somebodys_own_words_for_a_refusal_may_have_several_lines() -> None:
+    error = MailRefused(Refusal.POLICY, "AntiSpam engine thinks your message is spam.\r\nIt is refused.\n\u00fc", code=550, enhanced="5.7.1")
+    assert refused(error).encode() == (
+        b"550-5.7.1 AntiSpam engine thinks your message is spam.\r\n550-5.7.1 It is refused.\r\n550 5.7.1 ?\r\n"
+    )
+    assert refused(MailRefused(Refusal.BAD_ADDRESS, "a\r\nb")).encode() == b"553 5.1.3 a?b\r\n"

@@ -41,12 +41,14 @@ _unprintable = re.compile(r"[^\t -~]+")
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reply, mostly of one line: line ends in its text make more (RFC 5321 section 4.2.1)."""
+    """One reply, mostly of one line."""
 
     code: int
     enhanced: str
     """``class.subject.detail``; empty for greetings and 3yz (RFC 2034 section 4)."""
     text: str
+    several: bool = False
+    """Line ends in `text` make more lines (RFC 5321 section 4.2.1)."""
 
     @property
     def temporary(self) -> bool:
@@ -55,8 +57,8 @@ class Reply:
 
     def encode(self) -> bytes:
         """The octets, CRLF included. What is not printable ASCII becomes question marks."""
-        if "\n" in self.text:
-            texts = [_unprintable.sub("?", line)[:TEXT_BYTES] for line in self.text.splitlines()[:MOST_LINES]]
+        if self.several and "\n" in self.text.strip():
+            texts = [_unprintable.sub("?", line)[:TEXT_BYTES] for line in self.text.strip().splitlines()[:MOST_LINES]]
             return lines(self.code, texts, self.enhanced)
         text = _unprintable.sub("?", self.text)[:TEXT_BYTES]
         enhanced = f"{self.enhanced} " if self.enhanced else ""
@@ -126,7 +128,8 @@ def refused(error: MailRefused) -> Reply:
     code, enhanced = temporary if error.temporary else permanent
     if error.code:
         code, enhanced = error.code, error.enhanced
-    return Reply(code, enhanced, error.text)
+    # a policy may be somebody's own words (RFC 5429 section 2.5)
+    return Reply(code, enhanced, error.text, several=error.reason is Refusal.POLICY)
 
 
 def authentication_failed(error: AuthenticationFailed) -> Reply:
