@@ -20,6 +20,7 @@ from twisted_mail.relay.leaving import Leaving
 from twisted_mail.relay.tables import Wrong as WrongTables
 from twisted_mail.tap.declaring import Declared
 from twisted_mail.tap.kinds import Kind, Wrong, show
+from twisted_mail.tap.proxied import bare
 from twisted_mail.tap.settings import LATER, LISTENERS, Configuration, listeners_of, role_of
 from twisted_mail.tap.toml_lines import Path as KeyPath
 from twisted_mail.tap.toml_lines import key_lines, line_of
@@ -299,9 +300,12 @@ class _Reading:
         taken: dict[str, str] = {}
         for name in (*LISTENERS, "metrics"):
             for number, text in enumerate(getattr(listen, name)):
-                if text in taken and not re.match(r"tcp6?:0(:|$)", text):
-                    self._problem(("listen", name, number), f"{show(text)} is taken by {taken[text]}")
-                taken.setdefault(text, f"listen.{name}")
+                place = bare(text)
+                if place in taken and not re.match(r"tcp6?:0(:|$)", place):
+                    self._problem(("listen", name, number), f"{show(text)} is taken by {taken[place]}")
+                taken.setdefault(place, f"listen.{name}")
+                if place != text and not configuration.smtp.trusted and not place.startswith("unix:"):
+                    self._problem(("listen", name, number), f"{show(text)}: smtp.trusted says whose PROXY header is believed")
         self._check_leaving(configuration)
         lowered = [name.casefold() for name in configuration.account.mailboxes]
         for name in configuration.account.mailboxes:
@@ -332,6 +336,8 @@ class _Reading:
         key = str(path[-1])
         every = list(_every_key(Configuration, ()))
         beside = [each for each in every if each[:-1] == _without_numbers(path[:-1])]
+        if close := difflib.get_close_matches(key, [each[-1] for each in beside], 1, 0.8):
+            return f"; did you mean {_dotted((*path[:-1], close[0]))}?"
         elsewhere = [_dotted(each) for each in every if each[-1] == key]
         if not elsewhere:
             close = difflib.get_close_matches(key, [each[-1] for each in beside], 1, 0.6)

@@ -120,8 +120,8 @@ class ClamAVSettings:
 class MilterSettings:
     """A milter: OpenDKIM, clamav-milter, … They are asked in this order."""
 
-    address: str = setting(_ADDRESS, "", "Where it listens.", "must be given")
-    name: str = setting(Text("a name", r"[a-z0-9_-]{0,32}"), "", "In traces and metrics. Empty: `milter1`, `milter2`, …")
+    address: str = setting(_ADDRESS, None, "Where it listens.", "must be given")
+    name: str = setting(Text("a name", r"[a-z0-9_-]{0,32}"), "", "In traces and metrics. Empty: `milter1`, `milter2` and so on.")
     outbound: bool = setting(Flag(), False, "Whether it is shown the mail of your own users too (a milter that signs).")
     timeout: float = _timeout("60s")
     when_down: str = _when_down()
@@ -131,8 +131,8 @@ class MilterSettings:
 class PolicySettings:
     """A policy server of Postfix's protocol: postgrey, policyd-spf, … They are asked at RCPT, in this order."""
 
-    address: str = setting(_ADDRESS, "", "Where it listens.", "must be given")
-    name: str = setting(Text("a name", r"[a-z0-9_-]{0,32}"), "", "In traces and metrics. Empty: `policy1`, `policy2`, …")
+    address: str = setting(_ADDRESS, None, "Where it listens.", "must be given")
+    name: str = setting(Text("a name", r"[a-z0-9_-]{0,32}"), "", "In traces and metrics. Empty: `policy1`, `policy2` and so on.")
     outbound: bool = setting(Flag(), False, "Whether it is asked about your own users too.")
     timeout: float = _timeout("10s")
     when_down: str = _when_down()
@@ -213,6 +213,7 @@ class FilterSettings:
         list(DEFAULT_LIMITS),
         "Limits over all nodes: connections, messages, recipients or unknown (recipients), per address, network, helo, sender, "
         "sender_domain, recipient or login, and in what time. Above them the peer is put off, or with `tarpit` slowed down.",
+        "[" + ", ".join(f'"{limit}"' for limit in DEFAULT_LIMITS) + "]",
     )
     attachments: str = setting(
         Choice(("off", "mark", "junk", "quarantine", "reject")),

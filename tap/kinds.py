@@ -365,17 +365,20 @@ class Endpoint(_TextIsValue):
 
         if not isinstance(value, str):
             raise Wrong(f'{show(value)} is not {self.says} such as "tcp:8143"')
-        if value.startswith(("ssl:", "tls:")):
+        plain = value.removeprefix("haproxy:")  # the PROXY protocol first: tap/proxied.py
+        if plain.startswith(("ssl:", "tls:")):
             raise Wrong(
                 f"{show(value)}: give the plain endpoint to a listener that is encrypted from the start "
                 "(imaps, pop3s, submissions); its certificate is in [tls]"
             )
         try:
-            serverFromString(_NO_REACTOR, value)
+            if plain.startswith("haproxy:"):
+                raise ValueError("one header is enough")
+            serverFromString(_NO_REACTOR, plain)
         except Exception as error:  # parsers are plugins, and raise whatever they like
             raise Wrong(f'{show(value)} is not {self.says} such as "tcp:8143": {error}') from None
-        if value.startswith("tcp"):
-            port = value.split(":")[1].removeprefix("port=")
+        if plain.startswith("tcp"):
+            port = plain.split(":")[1].removeprefix("port=")
             if port.isdigit() and int(port) > 65535:
                 raise Wrong(f"{show(value)}: there is no port {port}")
         return value

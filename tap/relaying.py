@@ -78,11 +78,12 @@ def leaving_of(configuration: Configuration) -> Leaving:
 
 
 def resolver_of(reactor: Any, configuration: Configuration) -> Resolver:
-    """The resolver of this process. *reactor* provides IReactorTime, IReactorUDP and IReactorTCP. Raises: StartError."""
+    """The resolver of this process. *reactor* provides IReactorTime, IReactorUDP and IReactorTCP.
+
+    Where nobody names a name server, the one on this machine is meant, as resolv.conf(5) has it.
+    """
     dns = configuration.dns
-    servers = tuple(parse_server(text) for text in dns.servers) or of_system()
-    if not servers:
-        raise StartError("dns.servers: none are named, and /etc/resolv.conf names none")
+    servers = tuple(parse_server(text) for text in dns.servers) or of_system() or (parse_server("127.0.0.1"),)
     return Resolver(Network(reactor), servers, reactor, ResolverSettings(dnssec=dns.dnssec))
 
 

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from twisted_mail.tap.declaring import section, setting
+from twisted_mail.tap.filtering import FilterSettings, SieveSettings
 from twisted_mail.tap.kinds import (
     Choice,
     Duration,
@@ -66,7 +67,8 @@ def _host_name() -> str:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenSettings:
     """Where each service listens. In the file, a listener that is left out does not listen; without a `[listen]` table
-    all those with a default do."""
+    all those with a default do. "haproxy:" in front of an endpoint: behind a proxy that speaks the PROXY protocol
+    (`smtp.trusted`)."""
 
     smtp: tuple[str, ...] = setting(
         Many(Endpoint()), ["tcp:8025"], "Mail from other servers (RFC 5321). The usual port is 25."
@@ -234,6 +236,13 @@ class SMTPSettings:
         Whole(zero="no limit"),
         100,
         "Refused recipients in a row before a connection is ended (address harvesting).",
+    )
+    trusted: tuple[NetworkType, ...] = setting(
+        Many(Network()),
+        [],
+        "Networks of proxies and relays of ours, which are believed when they say for whom they have connected: by the PROXY "
+        'protocol (versions 1 and 2), to an endpoint of any listener with "haproxy:" in front, as in "haproxy:tcp:8025"; and by '
+        "XCLIENT, which SMTP and submission then offer them. UNIX sockets are believed without being named.",
     )
     hops: int = setting(
         Whole(10, 1000), 100, "Received fields in a message before it is taken for a loop (RFC 5321 section 6.3)."
@@ -452,6 +461,8 @@ class Configuration:
     dns: DNSSettings = section(DNSSettings, "Name servers.")
     relay: RelaySettings = section(RelaySettings, "Mail for other domains.")
     signing: SigningSettings = section(SigningSettings, "Signatures.")
+    filters: FilterSettings = section(FilterSettings, "Filters.")
+    sieve: SieveSettings = section(SieveSettings, "Sieve.")
     account: AccountSettings = section(AccountSettings, "Accounts.")
     storage: StorageSettings = section(StorageSettings, "Storage.")
     search: SearchSettings = section(SearchSettings, "Searching.")
@@ -461,9 +472,6 @@ class Configuration:
 
 LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
     {
-        ("filters",): "mail is not filtered",
-        ("sieve",): "there are no scripts",
-        ("smtp", "trusted"): "the PROXY protocol and XCLIENT are not spoken",
         ("listen", "managesieve"): "there are no scripts",
         ("listen", "https"): "there is no HTTP server",
     }

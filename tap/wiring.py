@@ -15,33 +15,24 @@ from twisted.logger import Logger
 from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
 from twisted_mail.auth.service import AuthenticationService, load_secret
 from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
-from twisted_mail.delivery import (
-    Bodies,
-    DeliveryCounts,
-    DeliverySettings,
-    InboundQueue,
-    MailIntake,
-    SpoolFolder,
-    Ways,
-)
-from twisted_mail.delivery.failing import RetrySettings
+from twisted_mail.delivery import DeliveryCounts, MailIntake
 from twisted_mail.delivery.internal import InternalMail
-from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
+from twisted_mail.delivery.worker import DeliveryWorker
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings as IMAPSettings
 from twisted_mail.pop3.server import POP3ServerFactory
 from twisted_mail.pop3.settings import Settings as POP3Settings
-from twisted_mail.queueing.leasing import LeaseSettings
 from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.smtp.profiles import LMTP, MX, SUBMISSION
 from twisted_mail.smtp.profiles import Limits as SMTPLimits
 from twisted_mail.smtp.server import SMTPServerFactory
 from twisted_mail.storage.interfaces import StorageError
 from twisted_mail.tap.counting import delivery_metrics, engine_name, relay_metrics
+from twisted_mail.tap.delivering import Delivering
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.masking import masked_in
-from twisted_mail.tap.relaying import Relaying
+from twisted_mail.tap.relaying import Relaying, resolver_of
 from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import Configuration, listeners_of
 from twisted_mail.tap.status import Metric, Readiness
@@ -151,6 +142,7 @@ class _Suite:
         self._sweeping = Sweeping(sweeper, reactor, configuration.storage.sweep)
         self._spool = Threads(reactor, configuration.threads.spool, "spool")
         self._counts = DeliveryCounts()
+        self._delivering: Delivering | None = None
         self._worker: DeliveryWorker | None = None
         self._worker_ends: Deferred[None] | None = None
         self._threads = Threads(reactor, configuration.threads.passwords, "passwords")
@@ -193,47 +185,26 @@ class _Suite:
         return self._factories
 
     async def _intake(self) -> MailIntake:
-        """Where mail goes in, with its two ways; the worker at the end of the second, if that is this node's."""
-        configuration, backend, accounts = self._configuration, self._stores.backend, self._stores.accounts
-        works = "delivery" in configuration.roles
-        bodies = Bodies(
-            backend.blobs,
-            backend.references,
+        """Where mail goes in; the worker at the end of its queue, and what sends mail, if that is this node's."""
+        configuration, backend = self._configuration, self._stores.backend
+        delivering = self._delivering = Delivering(
             self._reactor,
-            overflow=backend.queue_bodies,
-            trouble=lambda: self._trouble("blobs", "references"),
-            recent_bytes=16 << 20,
+            configuration,
+            backend,
+            self._stores.accounts,
+            self._spool.defer,
+            resolver_of(self._reactor, configuration),
+            self._name,
+            counts=self._counts,
+            trouble=self._trouble,
         )
-        spools = SpoolFolder(configuration.data / "spool", self._spool.defer)
-        queue = InboundQueue(
-            backend.queue, bodies, spools, self._reactor, counts=self._counts, trouble=lambda: self._trouble("queue")
-        )
-        if works:
-            settings = configuration.delivery
-            self._worker = DeliveryWorker(
-                backend.queue,
-                bodies,
-                accounts,
-                backend.directory,
-                self._reactor,
-                settings=WorkerSettings(
-                    lease=LeaseSettings(
-                        concurrent=settings.concurrent,
-                        lease_seconds=settings.lease,
-                        margin_seconds=settings.lease / 6,
-                    ),
-                    retry=RetrySettings(expire_seconds=settings.expire),
-                ),
-                counts=self._counts,
-            )
-            queue.wake(self._worker.wake)
         if configuration.relay.enabled:
             self._relaying = Relaying(
                 self._reactor,
                 configuration,
                 backend,
-                bodies,
-                spools,
+                delivering.bodies,
+                delivering.spools,
                 self._name,
                 in_thread=self._threads.defer,
                 trouble=lambda: self._trouble("queue"),
@@ -242,28 +213,9 @@ class _Suite:
                 await self._relaying.prepare()
             except StorageError as error:
                 raise StartError(f"storage: {masked_in(str(error), self._stores.urls)}") from None
-        outbound = self._relaying.outgoing if self._relaying is not None else None
-        intake = MailIntake(
-            backend.directory,
-            Ways(
-                accounts=accounts,
-                clock=self._reactor,
-                queue=queue,
-                straight=works,
-                straight_seconds=configuration.smtp.straight,
-                counts=self._counts,
-            ),
-            DeliverySettings(
-                hostname=configuration.hostname,
-                subaddress=configuration.smtp.subaddress,
-                hops=configuration.smtp.hops,
-                remember_seconds=1.0,
-            ),
-            outbound=outbound,
-            returns=self._relaying.returning if self._relaying is not None else None,
-        )
-        self._internal = InternalMail(intake, queue, outbound)
-        return intake
+        delivering.open(self._relaying)
+        self._worker, self._internal = delivering.worker, delivering.internal
+        return delivering.intake
 
     def _trouble(self, *stores: str) -> str | None:
         """What is the matter with the engines of *stores*, as far as they know; None: nothing."""

@@ -66,7 +66,12 @@ class Early(Filter):
 
 
 class AtTheEnd(Filter):
+    notes: object = None
+    """What it notes at the mail."""
+
     async def end(self, message: Arrived) -> Verdict:
+        if self.notes is not None:
+            message.mail.note(self.notes)
         return await self._answer("end")
 
 

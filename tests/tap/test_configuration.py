@@ -270,7 +270,7 @@ def test_a_secret_comes_from_the_file_that_is_named(tmp_path: Path) -> None:
         ({"LIMITS__CONNECTIONS": "many"}, 'TWISTED_MAIL__LIMITS__CONNECTIONS: limits.connections: "many" is not a whole number'),
         ({"LIMITS__LOGIN": "0"}, "TWISTED_MAIL__LIMITS__LOGIN: limits.login: 0s is too small: at least 1s"),
         ({"HOSTNAM": "x"}, "TWISTED_MAIL__HOSTNAM: hostnam: there is no such setting; did you mean hostname?"),
-        ({"SIEVE__MAX_REDIRECTS": "4"}, "TWISTED_MAIL__SIEVE__MAX_REDIRECTS: sieve: is not available in this version (there are no scripts)"),
+        ({"LISTEN__HTTPS": "tcp:443"}, "TWISTED_MAIL__LISTEN__HTTPS: listen.https: is not available in this version (there is no HTTP server)"),
         ({"LIMITS": "1"}, "TWISTED_MAIL__LIMITS: limits: there is no such setting"),
         ({"LISTEN__IMAP": '["tcp:1"'}, "TWISTED_MAIL__LISTEN__IMAP: listen.imap: "),
         ({"SMTP__STRICT_LINE_ENDS": "maybe"}, 'TWISTED_MAIL__SMTP__STRICT_LINE_ENDS: smtp.strict_line_ends: "maybe" is neither true nor false'),

@@ -27,12 +27,14 @@ from twisted_mail.admin.init import init
 from twisted_mail.admin.invocation import Group, Invocation
 from twisted_mail.admin.output import Output
 from twisted_mail.admin.pools import pool
+from twisted_mail.admin.probing import test
 from twisted_mail.admin.problems import Problem, Status, problem_of
 from twisted_mail.admin.queue import queue
 from twisted_mail.admin.routes import route, tls_report
 from twisted_mail.admin.running import the_reactor
 from twisted_mail.admin.storage import storage
 from twisted_mail.admin.suppression import suppression
+from twisted_mail.admin.trace import trace
 from twisted_mail.admin.transfer import export_mail, import_mail
 from twisted_mail.admin.users import user
 
@@ -65,7 +67,7 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
 
 for _noun in (
     init, domain, user, alias, dkim, account, import_mail, export_mail, queue, route, pool, suppression, tls_report,
-    storage, doctor, config, version, completion,
+    trace, test, storage, doctor, config, version, completion,
 ):  # fmt: skip
     mailctl.add_command(_noun)
 

@@ -16,6 +16,7 @@ from twisted.logger import Logger
 from twisted_mail.delivery.holding import HeldMessage, front, rewritten
 from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.delivery.stories import Chapter, message_id_of
+from twisted_mail.filters import clamav, rspamd, spamassassin
 from twisted_mail.filters.authentication_results import forged, render
 from twisted_mail.filters.gauntlet import Finding, Gauntlet, Passage, Reading, worst_of
 from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
@@ -45,9 +46,10 @@ __all__ = ["Judge", "JudgeSettings", "JudgedMail", "JudgedVisit", "Tell"]
 
 _log = Logger()
 
-SPAM_FIELDS: Final = frozenset((b"x-spam-status", b"x-spam-score", b"x-spam-flag", b"x-spam-level"))
-"""Ours, whoever wrote them before."""
-ANTIVIRUS: Final = "clamav"
+OUR_FIELDS: Final = frozenset(
+    name.lower().encode() for name in (*spamassassin.FIELDS, *rspamd.FIELDS, *clamav.FIELDS)
+)
+"""Only we may say such things; a peer's own are forged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +127,17 @@ class Judge:
                 await held.write(chunk)
                 await reading.write(chunk)
             findings = await reading.finish(held, frozenset(judgement.pending))
+            if down := [finding.stage for finding in findings if finding.down]:
+                raise FilterDown(f"no answer from {', '.join(down)}")
+            worst = worst_of(findings, self.gauntlet.order)
+            action = Action.ACCEPT if worst is None else worst.verdict.action
+            if action >= Action.DEFER:
+                action = Action.QUARANTINE
+            return self._judged(passage, findings, more=judgement, action=max(action, judgement.action))
         finally:
             await reading.abort()
-            await passage.end()
+            await passage.close()
             held.close()
-        if down := [finding.stage for finding in findings if finding.down]:
-            raise FilterDown(f"no answer from {', '.join(down)}")
-        worst = worst_of(findings, self.gauntlet.order)
-        action = Action.ACCEPT if worst is None else worst.verdict.action
-        if action >= Action.DEFER:
-            action = Action.QUARANTINE
-        return self._judged(passage, findings, more=judgement, action=max(action, judgement.action))
 
     def _judged(
         self, passage: Passage, findings: Sequence[Finding], *, action: Action, more: Judgement | None = None
@@ -146,8 +148,7 @@ class Judge:
         if not client.outbound and action < Action.JUNK and score >= self.settings.junk_score:
             action, by_score = Action.JUNK, True
         lines = tuple(line for line in (finding.line for finding in findings) if line)
-        scan = next((each for each in findings if each.stage == ANTIVIRUS and not each.down), None)
-        virus = 0 if scan is None else 5 if scan.verdict.action >= Action.QUARANTINE else 1
+        scan = mail.noted(clamav.VirusCheck) if mail is not None else None
         dmarc = mail.noted(DMARCResult) if mail is not None else None
         spf = mail.noted(SPFResult) if mail is not None else None
         reverse = client.noted(ReverseName)
@@ -156,7 +157,7 @@ class Judge:
             score=round(score, 2),
             by_score=by_score,
             percent=min(max(round(score / self.settings.junk_score * 50), 0), 100) if findings else None,
-            virus=virus,
+            virus=scan.grade if scan is not None else 0,
             author_domain=(
                 None if dmarc is None else dmarc.domain if dmarc.spf_aligned or dmarc.dkim_aligned else ""
             ),
@@ -425,7 +426,7 @@ class JudgedMail:
         held = self._held
         removed = forged(held.fields, self._judge.settings.hostname)
         if not self._mail.client.outbound:
-            removed += [at for at, (name, _) in enumerate(held.fields) if name.lower() in SPAM_FIELDS]
+            removed += [at for at, (name, _) in enumerate(held.fields) if name.lower() in OUR_FIELDS]
         body = None
         for changes in decision.changes:
             if changes.body is not None:

@@ -1,0 +1,256 @@
+"""Putting the judging of mail together: filters in their order, the judge, and what is told of mail."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from twisted_mail.delivery import SpoolFolder
+from twisted_mail.delivery.judging import Judge, JudgeSettings, Tell
+from twisted_mail.delivery.stories import Stories
+from twisted_mail.dns.resolver import Resolver
+from twisted_mail.filters.arc_stage import ARCStage
+from twisted_mail.filters.builtin_score import BuiltinScore
+from twisted_mail.filters.clamav import ClamAV
+from twisted_mail.filters.dkim_stage import DKIMStage
+from twisted_mail.filters.dmarc_stage import DMARCStage
+from twisted_mail.filters.dnsbl import DNSBL
+from twisted_mail.filters.early_talkers import EarlyTalkers
+from twisted_mail.filters.gauntlet import Gauntlet, Post
+from twisted_mail.filters.greylisting import Greylisting, GreylistingSettings
+from twisted_mail.filters.helo import Helo
+from twisted_mail.filters.iprev_stage import IPRevStage
+from twisted_mail.filters.milter import Milter
+from twisted_mail.filters.policy import Policy
+from twisted_mail.filters.rates import Rates
+from twisted_mail.filters.rspamd import Rspamd
+from twisted_mail.filters.spamassassin import SpamAssassin
+from twisted_mail.filters.spf import CheckHost
+from twisted_mail.filters.spf_stage import SPFStage
+from twisted_mail.filters.values import Action, WhenDown
+from twisted_mail.filters.wires import Dial, Place, dial
+from twisted_mail.storage import Backend
+from twisted_mail.tap.filtering import FilterSettings
+from twisted_mail.tap.listeners import StartError
+from twisted_mail.tap.settings import Configuration
+
+__all__ = ["Judging", "gauntlet_of"]
+
+ORDER: Final = (
+    "rates",
+    "policies",
+    "early_talkers",
+    "iprev",
+    "helo",
+    "dnsbl",
+    "spf",
+    "greylisting",
+    "milters",
+    "dkim",
+    "arc",
+    "dmarc",
+    "attachments",
+    "clamav",
+    "spamassassin",
+    "rspamd",
+    "builtin_score",
+)
+"""Of those that are not named by `filters.order`."""
+STRANGERS_ONLY: Final = frozenset({"dkim", "arc", "dmarc", "builtin_score"})
+_ACTIONS: Final = {
+    "mark": Action.MARK,
+    "junk": Action.JUNK,
+    "quarantine": Action.QUARANTINE,
+    "reject": Action.REJECT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    """A filter with what an operator says about it."""
+
+    stage: Any
+    """A `Stage`; what else it can do differs."""
+    place: str
+    """Its name in `ORDER`, where several share one."""
+    seconds: float = 15.0
+    when_down: str = "accept-and-mark"
+
+
+def _named(configured: str, kind: str, number: int) -> str:
+    return configured or f"{kind}{number}"
+
+
+def _built(
+    settings: FilterSettings, configuration: Configuration, reactor: Any, backend: Backend, dns: Resolver, call: Dial
+) -> Sequence[_Built]:
+    hostname = configuration.hostname
+    built: list[_Built] = []
+
+    def add(stage: Any, place: str = "", seconds: float = 15.0, when_down: str = "accept-and-mark") -> None:
+        built.append(_Built(stage, place or stage.name, seconds, when_down))
+
+    if settings.rates:
+        add(Rates(backend.cache, backend.allowances, time.time, settings.rates))
+    if settings.early_talkers or settings.greeting:
+        add(EarlyTalkers(reactor, points=settings.early_talkers, greeting_seconds=settings.greeting), seconds=40.0)
+    if settings.origin:
+        add(IPRevStage(dns))
+        add(SPFStage(CheckHost(dns, reactor, receiver=hostname)), seconds=25.0)
+        add(DKIMStage(dns))
+        add(ARCStage(dns, settings.sealers))
+        add(DMARCStage(dns, enforce=settings.dmarc == "enforce"))
+        if any(settings.helo.values()):
+            add(Helo(dns, reactor, own_names=(hostname,), checks=settings.helo))
+    if settings.dnsbl or settings.dnsbl_domains:
+        limit = settings.dnsbl_reject or None
+        add(DNSBL(dns, reactor, settings.dnsbl, settings.dnsbl_domains, reject_points=limit))
+    if settings.greylisting:
+        delay = GreylistingSettings(delay_seconds=settings.greylisting_delay)
+        add(Greylisting(backend.cache, backend.records, time.time, delay))
+    for number, policy in enumerate(settings.policies, 1):
+        name = _named(policy.name, "policy", number)
+        stage = Policy(Place.parse(policy.address), call, reactor.seconds, name=name, outbound=policy.outbound)
+        add(stage, "policies", policy.timeout, policy.when_down)
+    for number, milter in enumerate(settings.milters, 1):
+        name = _named(milter.name, "milter", number)
+        add(
+            Milter(Place.parse(milter.address), call, hostname, name=name, outbound=milter.outbound),
+            "milters",
+            milter.timeout,
+            milter.when_down,
+        )
+    if settings.attachments != "off":
+        from twisted_mail.filters.attachments import Attachments
+
+        add(Attachments(action=_ACTIONS[settings.attachments], types=settings.attachment_types))
+    _add_daemons(settings, hostname, call, add)
+    if settings.builtin_score:
+        add(BuiltinScore(time.time))
+    return built
+
+
+def _add_daemons(settings: FilterSettings, hostname: str, call: Dial, add: Callable[..., None]) -> None:
+    clamav, spamassassin, rspamd = settings.clamav, settings.spamassassin, settings.rspamd
+    if clamav.address:
+        add(
+            ClamAV(
+                Place.parse(clamav.address),
+                call,
+                infected=_ACTIONS[clamav.infected],
+                unscannable=_ACTIONS[clamav.unscannable],
+                most_bytes=clamav.largest,
+                seconds=clamav.timeout,
+            ),
+            seconds=clamav.timeout,
+            when_down=clamav.when_down,
+        )
+    if spamassassin.address:
+        add(
+            SpamAssassin(
+                Place.parse(spamassassin.address),
+                call,
+                hostname=hostname,
+                junk_score=settings.junk_score,
+                most_bytes=spamassassin.largest,
+                per_user=spamassassin.per_user,
+                at_once=spamassassin.at_once,
+                seconds=spamassassin.timeout,
+            ),
+            seconds=spamassassin.timeout,
+            when_down=spamassassin.when_down,
+        )
+    if rspamd.url:
+        add(
+            Rspamd(
+                rspamd.url,
+                call,
+                hostname=hostname,
+                junk_score=settings.junk_score,
+                reject_score=settings.reject_score or 15.0,
+                password=rspamd.password,
+                most_bytes=rspamd.largest,
+                at_once=rspamd.at_once,
+                seconds=rspamd.timeout,
+            ),
+            seconds=rspamd.timeout,
+            when_down=rspamd.when_down,
+        )
+
+
+def gauntlet_of(
+    configuration: Configuration,
+    reactor: Any,
+    backend: Backend,
+    dns: Resolver,
+    without: frozenset[str] = frozenset(),
+) -> Gauntlet:
+    """All filters that are configured, but for those named in *without*. *reactor*: connections, timers. Raises: StartError."""
+    settings = configuration.filters
+    try:
+        built = _built(settings, configuration, reactor, backend, dns, dial(reactor)) if settings.enabled else ()
+        order = [*settings.order, *(name for name in ORDER if name not in settings.order)]
+        known = {each.place for each in built} | {each.stage.name for each in built} | set(ORDER)
+        for name in settings.order:
+            if name not in known:
+                raise ValueError(f"filters.order: there is no filter {name!r}")
+
+        def rank(each: _Built) -> int:
+            return min(order.index(name) for name in (each.stage.name, each.place) if name in order)
+
+        posts = [
+            Post(
+                stage=each.stage,
+                seconds=min(each.seconds, 60.0),
+                message_seconds=each.seconds,
+                when_down=WhenDown(each.when_down),
+                strangers_only=each.stage.name in STRANGERS_ONLY,
+            )
+            for each in sorted(built, key=rank)
+            if each.stage.name not in without
+        ]
+        return Gauntlet(posts, reactor)
+    except ValueError as error:
+        raise StartError(f"filters: {error}") from None
+
+
+class Judging:
+    """What a process has that judges mail."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        configuration: Configuration,
+        backend: Backend,
+        spools: SpoolFolder,
+        dns: Resolver,
+        node: str,
+    ) -> None:
+        settings = configuration.filters
+        self.gauntlet = gauntlet_of(configuration, reactor, backend, dns)
+        self.stories = Stories(backend.records, node)
+        self.tell: Tell = self.stories.tell if settings.story else lambda chapter: None
+        """Keeps what became of mail."""
+        trusted = settings.trusted
+
+        def is_trusted(address: str) -> bool:
+            try:
+                ip = ipaddress.ip_address(address.partition("%")[0])
+            except ValueError:
+                return False
+            return any(ip in network for network in trusted)
+
+        self.judge = Judge(
+            self.gauntlet,
+            spools,
+            JudgeSettings(
+                hostname=configuration.hostname,
+                junk_score=settings.junk_score,
+                reject_score=settings.reject_score,
+                trusted=is_trusted,
+            ),
+            tell=self.tell,
+        )
