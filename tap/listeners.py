@@ -23,7 +23,9 @@ from twisted.internet.protocol import Protocol as StreamProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from twisted_mail.proxy_protocol import ProxiedAddress
 from twisted_mail.tap.kinds import show
+from twisted_mail.tap.proxied import PREFIX, Introduction, Proxying, Trusted, bare
 from twisted_mail.tap.settings import Configuration, listeners_of
 
 __all__ = ["AdoptedSocket", "ConnectionCounts", "Gate", "Listener", "StartError", "adopt_all", "bind_all"]
@@ -92,9 +94,11 @@ class Gate(Factory):
     noisy = False
     _log = Logger()
 
-    def __init__(self, name: str, counts: ConnectionCounts) -> None:
+    def __init__(self, name: str, counts: ConnectionCounts, proxying: Proxying | None = None) -> None:
+        """*proxying*: connections come by proxies, which say for whom (PROXY protocol)."""
         self.name = name
         self._counts = counts
+        self._proxying = proxying
         self._inner: Factory | None = None
         self._here: set[Any] = set()
         self._waiting: list[Deferred[None]] = []
@@ -114,19 +118,42 @@ class Gate(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         """A protocol of the inner factory's; one that says no; or None, which closes the connection."""
-        address = addr.host if isinstance(addr, (IPv4Address, IPv6Address)) else ""
         if self._inner is None:
             return None
+        if self._proxying is None:
+            return self._admitted(addr)
+        if not self._proxying.trusted(_host(addr)):
+            self._log.info("{listener}: {address} is no trusted proxy", listener=self.name, address=_host(addr))
+            return None
+        if not self._counts.admit(""):  # by address it is counted when that is known
+            return self._refused(_host(addr))
+        introduction = Introduction(self._proxying, self.name, addr, self._introduced)
+        self._watch(introduction, "")
+        return introduction
+
+    def _introduced(self, introduction: Introduction, addr: IAddress | None) -> Any:
+        self._counts.leave("")
+        protocol = self._admitted(addr)
+        self._here.discard(introduction)
+        self._tell_if_empty()
+        return protocol
+
+    def _admitted(self, addr: IAddress | None) -> Any:
+        address = _host(addr)
         if not self._counts.admit(address):
-            self._log.info("{listener}: too many connections, {address} is refused", listener=self.name, address=address)
-            refusal = _REFUSALS.get(self.name)
-            return _Refused(refusal) if refusal is not None else None
+            return self._refused(address)
+        assert self._inner is not None  # nothing is accepted before
         protocol = self._inner.buildProtocol(addr)
         if protocol is None:
             self._counts.leave(address)
             return None
         self._watch(protocol, address)
         return protocol
+
+    def _refused(self, address: str) -> Any:
+        self._log.info("{listener}: too many connections, {address} is refused", listener=self.name, address=address)
+        refusal = _REFUSALS.get(self.name)
+        return _Refused(refusal) if refusal is not None else None
 
     def _watch(self, protocol: Any, address: str) -> None:
         """Learn when *protocol* ends, without a layer around its transport that every octet would go through."""
@@ -139,13 +166,16 @@ class Gate(Factory):
             try:
                 lost(reason)
             finally:
-                if not self._here:
-                    waiting, self._waiting = self._waiting, []
-                    for each in waiting:
-                        each.callback(None)
+                self._tell_if_empty()
 
         self._here.add(protocol)
         protocol.connectionLost = connection_lost
+
+    def _tell_if_empty(self) -> None:
+        if not self._here:
+            waiting, self._waiting = self._waiting, []
+            for each in waiting:
+                each.callback(None)
 
     def empty(self) -> Deferred[None]:
         """Fires when no connection is left."""
@@ -163,6 +193,11 @@ class Gate(Factory):
             if (transport := protocol.transport) is not None:
                 transport.abortConnection()
         return len(left)
+
+
+def _host(addr: IAddress | None) -> str:
+    """The IP address, as text; empty: it has none."""
+    return addr.host if isinstance(addr, (IPv4Address, IPv6Address, ProxiedAddress)) else ""
 
 
 class _Port(Protocol):
@@ -206,16 +241,21 @@ class AdoptedSocket:
     name: str
     descriptor: int
     family: int
+    proxied: bool = False
+    """Who connects there speaks the PROXY protocol first."""
 
     def __str__(self) -> str:
-        return f"{self.name}={self.descriptor}:{self.family}"
+        return f"{self.name}={self.descriptor}:{self.family}{':proxied' if self.proxied else ''}"
 
     @classmethod
     def parse(cls, text: str) -> AdoptedSocket:
         """Read what ``str()`` wrote. Raises ValueError for anything else."""
         name, _, rest = text.partition("=")
-        descriptor, _, family = rest.partition(":")
-        return cls(name, int(descriptor), int(family))
+        descriptor, _, rest = rest.partition(":")
+        family, _, proxied = rest.partition(":")
+        if proxied not in ("", "proxied"):
+            raise ValueError(text)
+        return cls(name, int(descriptor), int(family), bool(proxied))
 
 
 def bind_all(reactor: Any, configuration: Configuration, counts: ConnectionCounts) -> list[Listener]:
@@ -224,7 +264,7 @@ def bind_all(reactor: Any, configuration: Configuration, counts: ConnectionCount
     try:
         for name in listeners_of(configuration):
             for endpoint in getattr(configuration.listen, name):
-                bound.append(_bind(reactor, name, endpoint, _counts_for(name, counts)))
+                bound.append(_bind(reactor, name, endpoint, _counts_for(name, counts), configuration))
     except StartError:
         for listener in bound:
             listener.port.stopListening()
@@ -237,22 +277,29 @@ def _counts_for(name: str, counts: ConnectionCounts) -> ConnectionCounts:
     return ConnectionCounts(total=PROBES, per_address=0) if name == "metrics" else counts
 
 
-def adopt_all(reactor: Any, sockets: list[AdoptedSocket], counts: ConnectionCounts) -> list[Listener]:
+def _proxying(reactor: Any, configuration: Configuration) -> Proxying:
+    return Proxying(reactor, Trusted(configuration.smtp.trusted))
+
+
+def adopt_all(
+    reactor: Any, sockets: list[AdoptedSocket], counts: ConnectionCounts, configuration: Configuration
+) -> list[Listener]:
     """The listeners of a worker, from the sockets that its master has bound; none accepts yet."""
     adopted = []
     for each in sockets:
-        gate = Gate(each.name, _counts_for(each.name, counts))
+        proxying = _proxying(reactor, configuration) if each.proxied else None
+        gate = Gate(each.name, _counts_for(each.name, counts), proxying)
         port = reactor.adoptStreamPort(each.descriptor, socket.AddressFamily(each.family), gate)
         port.stopReading()
         adopted.append(Listener(each.name, "", port, gate))
     return adopted
 
 
-def _bind(reactor: Any, name: str, endpoint: str, counts: ConnectionCounts) -> Listener:
-    gate = Gate(name, counts)
+def _bind(reactor: Any, name: str, endpoint: str, counts: ConnectionCounts, configuration: Configuration) -> Listener:
+    gate = Gate(name, counts, _proxying(reactor, configuration) if endpoint.startswith(PREFIX) else None)
     done: list[Any] = []
     try:
-        serverFromString(reactor, endpoint).listen(gate).addBoth(done.append)
+        serverFromString(reactor, bare(endpoint)).listen(gate).addBoth(done.append)
     except Exception as error:  # an endpoint of a plugin raises whatever it likes
         done.append(Failure(error))
     if done and isinstance(done[0], Failure):

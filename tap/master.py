@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 
 from twisted_mail.tap.leaving import cannot_start, notify, on_hangup
 from twisted_mail.tap.listeners import AdoptedSocket, ConnectionCounts, Listener, StartError, bind_all
+from twisted_mail.tap.proxied import PREFIX
 from twisted_mail.tap.settings import Configuration
 
 __all__ = ["Backoff", "Master", "WorkerCommand", "worker_command"]
@@ -208,7 +209,8 @@ class Master(Service):
         sockets, descriptors = [], {0: "w", 1: "r", 2: "r"}
         for place, listener in enumerate(self._listeners):
             given = _FIRST_DESCRIPTOR + place
-            sockets.append(AdoptedSocket(listener.name, given, int(listener.port.addressFamily)))
+            proxied = listener.endpoint.startswith(PREFIX)
+            sockets.append(AdoptedSocket(listener.name, given, int(listener.port.addressFamily), proxied))
             descriptors[given] = listener.port.fileno()  # type: ignore[assignment]  # "r", "w", or a descriptor
         command = [str(word) for word in self._command(number, sockets)]
         worker = self._workers[number] = _Worker(self, number)

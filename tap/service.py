@@ -123,7 +123,7 @@ class MailService(Service):
             if self._sockets is None:
                 self._listeners = bind_all(self.reactor, self._configuration, self._counts)
             else:
-                self._listeners = adopt_all(self.reactor, self._sockets, self._counts)
+                self._listeners = adopt_all(self.reactor, self._sockets, self._counts, self._configuration)
         except StartError as error:
             self._give_up(error)
 

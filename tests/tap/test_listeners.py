@@ -180,7 +180,7 @@ class BindTests(TestCase):
     async def test_a_worker_serves_on_a_socket_that_the_master_has_bound(self) -> None:
         (bound,) = bind_all(reactor, configured(imap="tcp:0:interface=127.0.0.1"), unlimited())
         given = AdoptedSocket("imap", bound.port.fileno(), int(bound.port.addressFamily))
-        (adopted,) = adopt_all(reactor, [given], unlimited())
+        (adopted,) = adopt_all(reactor, [given], unlimited(), configured(imap="tcp:0"))
         adopted.open(Factory.forProtocol(Greeting))
         self.assertEqual(await self.answer_of(adopted), b"hello\r\n")
         await adopted.close()
