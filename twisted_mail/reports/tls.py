@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import gzip
 import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ import msgspec
 from twisted_mail.mime.parser import MessageParser
 from twisted_mail.mime.part import Limits, Part
 from twisted_mail.mime.transfer import UnknownEncoding, decode_transfer
+from twisted_mail.reports.packed import BadReport, clean, gunzip
 
 __all__ = [
     "BadReport",
@@ -42,14 +42,8 @@ _UNPACKED: Final = 8 * 1024 * 1024
 _POLICIES: Final = 1000
 _DETAILS: Final = 1000
 """Most of a report that are kept."""
-_TEXT: Final = 300
-"""Most characters of any text of a report that is read."""
 _ADDRESSES: Final = 5
 _MAILTO: Final = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,200}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-
-
-class BadReport(ValueError):
-    """It cannot be read as a report; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +164,15 @@ def read_report(octets: bytes) -> TLSReport:
     if len(octets) > _PACKED:
         raise BadReport(f"a report of {len(octets)} octets")
     if octets[:2] == b"\x1f\x8b":
-        octets = _unpacked(octets)
+        octets = gunzip(octets, _UNPACKED)
     try:
         read = msgspec.json.decode(octets, type=_Report, strict=False)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise BadReport(_clean(str(error))) from error
+        raise BadReport(clean(str(error))) from error
     return TLSReport(
-        _clean(read.organization_name),
-        _clean(read.contact_info or ""),
-        _clean(read.report_id),
+        clean(read.organization_name),
+        clean(read.contact_info or ""),
+        clean(read.report_id),
         _moment(read.date_range.start_datetime),
         _moment(read.date_range.end_datetime),
         tuple(_result(result) for result in read.policies[:_POLICIES]),
@@ -188,18 +182,18 @@ def read_report(octets: bytes) -> TLSReport:
 def _result(read: _Result) -> PolicyResult:
     details = tuple(
         FailureDetail(
-            _clean(detail.result_type),
-            _clean(detail.sending_mta_ip or ""),
-            _clean(detail.receiving_mx_hostname or ""),
-            _clean(detail.receiving_ip or ""),
+            clean(detail.result_type),
+            clean(detail.sending_mta_ip or ""),
+            clean(detail.receiving_mx_hostname or ""),
+            clean(detail.receiving_ip or ""),
             max(0, detail.failed_session_count),
-            _clean(detail.additional_information or detail.failure_reason_code or ""),
+            clean(detail.additional_information or detail.failure_reason_code or ""),
         )
         for detail in (read.failure_details or [])[:_DETAILS]
     )
     return PolicyResult(
-        _clean(read.policy.policy_type),
-        _clean(read.policy.policy_domain).lower(),
+        clean(read.policy.policy_type),
+        clean(read.policy.policy_domain).lower(),
         _texts(read.policy.policy_string),
         _texts(read.policy.mx_host),
         max(0, read.summary.total_successful_session_count),
@@ -208,27 +202,11 @@ def _result(read: _Result) -> PolicyResult:
     )
 
 
-def _unpacked(octets: bytes) -> bytes:
-    unpacking = zlib.decompressobj(wbits=31)
-    try:
-        whole = unpacking.decompress(octets, _UNPACKED + 1)
-    except zlib.error as error:
-        raise BadReport("it cannot be unpacked") from error
-    if len(whole) > _UNPACKED or not unpacking.eof:
-        raise BadReport("it is too large, or cut off")
-    return whole
-
-
 def _texts(read: str | list[str] | None) -> tuple[str, ...]:
     """Some write one text where a list belongs."""
     if read is None:
         return ()
-    return tuple(map(_clean, [read] if isinstance(read, str) else read[:100]))
-
-
-def _clean(text: str) -> str:
-    """Printable, and not too long."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_TEXT])
+    return tuple(map(clean, [read] if isinstance(read, str) else read[:100]))
 
 
 def _moment(text: str) -> datetime:
