@@ -173,8 +173,11 @@ class FilterSettings:
         "",
         "From whom aggregate reports are sent to domains that ask for them, daily. Empty: none are sent.",
     )
-    builtin_score: bool = setting(
-        Flag(), True, "Whether points are given for who sent it and for oddities of its header and text."
+    builtin_score: str = setting(
+        Choice(("auto", "on", "off")),
+        "auto",
+        "Whether points are given for who sent it and for oddities of its header and text. `auto`: where neither SpamAssassin nor "
+        "rspamd is asked, which look at the same.",
     )
     bayes: bool = setting(
         Flag(), True, "Whether the words of a message count for each user by what was moved into and out of Junk."
@@ -223,7 +226,12 @@ class FilterSettings:
     attachment_types: tuple[str, ...] = setting(
         Many(Text("an extension without its dot", r"[A-Za-z0-9_-]+")),
         [],
-        "Extensions of such attachments. Empty: the usual ones.",
+        "Extensions of such attachments. Empty: the usual ones (programs, scripts, documents with macros).",
+    )
+    attachments_encrypted: str = setting(
+        Choice(("accept", "mark", "junk", "quarantine", "reject")),
+        "mark",
+        "What becomes of mail with archives that nobody can look into without a password, where `attachments` is on.",
     )
     story: bool = setting(Flag(), True, "Whether what was found is kept for two weeks, for `mailctl trace`.")
     order: tuple[str, ...] = setting(

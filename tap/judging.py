@@ -13,6 +13,7 @@ from twisted_mail.delivery.judging import Judge, JudgeSettings, Tell
 from twisted_mail.delivery.stories import Stories
 from twisted_mail.dns.resolver import Resolver
 from twisted_mail.filters.arc_stage import ARCStage
+from twisted_mail.filters.attachments import FORBIDDEN, MACROS, AttachmentRules, Attachments
 from twisted_mail.filters.builtin_score import BuiltinScore
 from twisted_mail.filters.clamav import ClamAV
 from twisted_mail.filters.dkim_stage import DKIMStage
@@ -61,6 +62,7 @@ ORDER: Final = (
 """Of those that are not named by `filters.order`."""
 STRANGERS_ONLY: Final = frozenset({"dkim", "arc", "dmarc", "builtin_score"})
 _ACTIONS: Final = {
+    "accept": Action.ACCEPT,
     "mark": Action.MARK,
     "junk": Action.JUNK,
     "quarantine": Action.QUARANTINE,
@@ -124,11 +126,19 @@ def _built(
             milter.when_down,
         )
     if settings.attachments != "off":
-        from twisted_mail.filters.attachments import Attachments
-
-        add(Attachments(action=_ACTIONS[settings.attachments], types=settings.attachment_types))
+        types = frozenset(name.lower() for name in settings.attachment_types) or FORBIDDEN | MACROS
+        add(
+            Attachments(
+                AttachmentRules(
+                    forbidden=types,
+                    action=_ACTIONS[settings.attachments],
+                    encrypted=_ACTIONS[settings.attachments_encrypted],
+                )
+            )
+        )
     _add_daemons(settings, hostname, call, add)
-    if settings.builtin_score:
+    others = bool(settings.spamassassin.address or settings.rspamd.url)
+    if settings.builtin_score == "on" or (settings.builtin_score == "auto" and not others):
         add(BuiltinScore(time.time))
     return built
 
