@@ -66,13 +66,21 @@ class Bayes:
     async def score(self, user: str, message: bytes | Words) -> float | None:
         """The probability that it is spam; None while too little was learned. Give `Words` where several recipients have
         the message. Raises: FilterDown."""
+        table = await self._telling(user)
+        if table is None:
+            return None
+        return table.probability(words_in(message) if isinstance(message, bytes) else message)
+
+    async def knows(self, user: str) -> bool:
+        """Whether enough was learned to say anything. Raises: FilterDown."""
+        return await self._telling(user) is not None
+
+    async def _telling(self, user: str) -> WordTable | None:
         try:
             table = await self._table(user)
         except StorageError as error:
             raise FilterDown(f"what was learned cannot be read: {error}") from error
-        if table is None or min(table.spam, table.ham) < self.settings.least:
-            return None
-        return table.probability(words_in(message) if isinstance(message, bytes) else message)
+        return table if table is not None and min(table.spam, table.ham) >= self.settings.least else None
 
     async def points(self, user: str, message: bytes | Words) -> float:
         """Points of spam, from `ham_points` over 0 to `spam_points`. Raises: FilterDown."""
