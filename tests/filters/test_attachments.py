@@ -218,7 +218,7 @@ def test_a_hundred_megabytes_in_a_few() -> None:
     async def run() -> Verdict:
         reader = Attachments().read(message.mail)
         await reader.write(mixed(part("a.bin"))[:-7])
-        await reader.write(part("b.dat", b"")[:-2])
+        await reader.write(part("b.dat", b""))
         for _ in range(1_600):
             await reader.write(chunk)
         await reader.write(b"\r\n--b--\r\n")

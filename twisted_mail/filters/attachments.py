@@ -45,7 +45,10 @@ _HEAD: Final = 33 * 1024
 _UUENCODED: Final = re.compile(rb"(?:^|\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})")
 _SHOWN: Final = 5
 _HEADER: Final = Limits().header_bytes
-_TOP_LEVEL: Final = re.compile(rb"^content-(type|disposition)[ \t]*:[ \t\r\n]*((?:.*(?:\n[ \t].*)*))", re.I | re.M)
+_SMALL: Final = 65_536
+_ENOUGH: Final = 100
+"""Findings, after which nothing more is looked for."""
+_SIGNS: Final = (b"name", b"disposition", b"application/", b"base64", b"message/", b"uue")
 
 
 def _everything() -> frozenset[str]:
@@ -133,7 +136,9 @@ class _Reader:
     def __init__(self, rules: AttachmentRules) -> None:
         self._rules = rules
         self._parser: MessageParser | None = None
-        self._plain: bool | None = None
+        self._early: list[bytes] | None = []
+        """All so far: small messages without any sign of an attachment are never parsed."""
+        self._size = 0
         self._pending = b""
         self._at = 0
         """Offset in the message of the first pending octet."""
@@ -145,39 +150,56 @@ class _Reader:
         """The end of the last piece of text."""
 
     async def write(self, chunk: bytes) -> None:
-        if self._plain is None:
-            self._plain = _is_plain(chunk)
-            if not self._plain:
-                self._parser = MessageParser(Limits(text_bytes=0, parts=self._rules.parts))
-        if self._parser is None:
-            self._text(chunk)
-        elif len(self._found) < 100:  # enough is known by then
+        if self._early is None:
+            self._read(chunk)
+        else:
+            self._early.append(chunk)
+            self._size += len(chunk)
+            if self._size > _SMALL:
+                self._begin(b"".join(self._early))
+
+    async def finish(self, message: Arrived) -> Verdict:
+        if self._early is not None:
+            octets = b"".join(self._early)
+            if _is_harmless(octets, self._rules.parts):
+                self._text(octets)
+                return self._verdict()
+            self._begin(octets)
+        parser = self._parser
+        if parser is not None and len(self._found) < _ENOUGH:
+            parsed = parser.close()
+            self._advance(parser)
+            self._close()
+            self._tree(parsed.root)
+        return self._verdict()
+
+    async def abort(self) -> None:
+        self._parser = self._early = self._file = None
+        self._pending = b""
+
+    # --- reading
+
+    def _begin(self, octets: bytes) -> None:
+        self._early = None
+        self._parser = MessageParser(Limits(text_bytes=0, parts=self._rules.parts))
+        self._read(octets)
+
+    def _read(self, chunk: bytes) -> None:
+        if self._parser is not None and len(self._found) < _ENOUGH:
             self._parser.feed(chunk)
             self._pending += chunk
             self._advance(self._parser)
 
-    async def finish(self, message: Arrived) -> Verdict:
-        if self._parser is not None and len(self._found) < 100:
-            parsed = self._parser.close()
-            self._advance(self._parser)
-            self._close()
-            count = 0
-            for part in _parts(parsed.root):
-                count += 1
-                if part.body - part.start > _HEADER:
-                    self._add(self._rules.bombs, "a header that nobody reads to its end", "")
-                if part.filename:
-                    self._name(part.filename)
-            if count >= self._rules.parts:
-                self._add(self._rules.bombs, f"the message has {count} parts or more", "")
-        return self._verdict()
-
-    async def abort(self) -> None:
-        self._parser = None
-        self._file = None
-        self._pending = b""
-
-    # --- reading
+    def _tree(self, root: Part) -> None:
+        count = 0
+        for part in _parts(root):
+            count += 1
+            if part.body - part.start > _HEADER:
+                self._add(self._rules.bombs, "a header that nobody reads to its end", "")
+            if part.filename:
+                self._name(part.filename)
+        if count >= self._rules.parts:
+            self._add(self._rules.bombs, f"the message has {count} parts or more", "")
 
     def _advance(self, parser: MessageParser) -> None:
         """Hand out what is decided of the pending octets."""
@@ -242,7 +264,7 @@ class _Reader:
 
     def _add(self, action: Action, why: str, name: str) -> None:
         finding = _Finding(action, why, clean(name, 100))
-        if len(self._found) < 100 and finding not in self._found:
+        if len(self._found) < _ENOUGH and finding not in self._found:
             self._found.append(finding)
 
     def _verdict(self) -> Verdict:
@@ -267,15 +289,10 @@ class _Reader:
         )
 
 
-def _is_plain(beginning: bytes) -> bool:
-    """Whether a message that begins so is one text without a name; the whole header must be there to say so."""
-    end = re.search(rb"\n\r?\n", beginning)
-    if end is None:
-        return False
-    for kind, value in _TOP_LEVEL.findall(beginning[: end.start() + 1]):
-        if kind.lower() != b"type" or not value.lower().startswith(b"text/") or b"name" in value.lower():
-            return False
-    return True
+def _is_harmless(octets: bytes, most_parts: int) -> bool:
+    """Whether a small message shows no sign of an attachment: no name, nothing encoded, nothing that is an application's."""
+    text = octets.lower()
+    return not any(sign in text for sign in _SIGNS) and text.count(b"\n--") < most_parts - 2
 
 
 def _parts(root: Part) -> Iterator[Part]:
