@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
-from tests.delivery.queue_house import Death, Node, QueueHouse
+from tests.delivery.queue_house import Death, Node, QueueHouse, Switched
 from tests.delivery.support import PEER, run
 from twisted_mail.account.intents import SetSetting
 from twisted_mail.delivery import DeliverySettings, MailIntake
@@ -36,7 +36,8 @@ class World:
     """The outbound queue: what was put into it, by id, however often. Implements `OutboundQueue` and `OutboundDoor`."""
 
     sent: dict[DeliveryId, tuple[str, str, bytes]] = field(default_factory=dict)
-    """(sender, recipient, octets)."""
+    """(sender, recipient, octets). It is sent at once, so who puts the same again sends it twice."""
+    twice: int = 0
     fail: Exception | None = None
 
     def begin(self, envelope: Envelope) -> Leaving:
@@ -47,7 +48,11 @@ class World:
     ) -> None:
         if self.fail is not None:
             raise self.fail
-        self.sent[cause.caused(action)] = (sender, recipient, octets)
+        self.put(cause.caused(action), sender, recipient, octets)
+
+    def put(self, id: DeliveryId, sender: str, recipient: str, octets: bytes) -> None:
+        self.twice += id in self.sent
+        self.sent[id] = (sender, recipient, octets)
 
     def to(self, recipient: str) -> list[EmailMessage]:
         """The messages that were sent to *recipient*."""
@@ -67,7 +72,7 @@ class Leaving:
         if self.world.fail is not None:
             raise self.world.fail
         for id, address, _ in targets:
-            self.world.sent[id] = (self.sender, address, self.octets)
+            self.world.put(id, self.sender, address, self.octets)
 
     async def abort(self) -> None:
         pass
@@ -77,6 +82,13 @@ def parsed(octets: bytes) -> EmailMessage:
     return message_from_bytes(octets, policy=policy.default)
 
 
+class Notes(Switched):
+    """What was done; its steps have names of their own."""
+
+    async def _call(self, name: str, act: Callable[[], Any]) -> Any:
+        return await super()._call({"put": "note", "get": "noted"}.get(name, name), act)
+
+
 class SortingNode(Node):
     """A node that sorts."""
 
@@ -84,6 +96,7 @@ class SortingNode(Node):
         self, house: SortingHouse, *, straight: bool = True, death: Death | None = None, steps: int = 100_000
     ) -> None:
         super().__init__(house, straight=straight, death=death)
+        self.records = Notes(house.engine.records, death)
         self.scripts = ActiveScripts(self.directory, house.clock, compile_script)
         self.chapters: list[Chapter] = []
         sorter = Sorter(self.scripts, SortSettings(hostname="mx.example.org", limits=RunLimits(steps=steps)))
@@ -99,6 +112,7 @@ class SortingNode(Node):
             inbound=self.inbound,
             outbound=house.world,
             bounce=Rejections(send, "mx.example.org", wall=house.wall),
+            records=self.records,
             wall=house.wall,
         )
         self.placer = Placer(

@@ -114,6 +114,20 @@ def test_a_redirect_that_can_never_be_queued_is_kept(house: SortingHouse) -> Non
     assert house.boxes(node, ANN) == {"INBOX": 1}
 
 
+def test_a_redirect_that_was_made_is_not_made_again_while_another_waits(house: SortingHouse) -> None:
+    house.script(ANN, f'redirect "{ELSEWHERE}"; redirect "{BOB}";')
+    node = SortingNode(house, straight=False)
+    house.give(node, ANN)
+    node.queue.mode, node.queue.only = "down", {"put"}
+    node.worker.start()
+    house.go_on(60)
+    assert len(house.world.to(ELSEWHERE)) == 1 and house.boxes(node, BOB) == {} and node.counts.retried > 1
+    node.queue.mode = "up"
+    house.go_on(600)
+    assert house.boxes(node, BOB) == {"INBOX": 1} and house.items() == []
+    assert len(house.world.to(ELSEWHERE)) == 1 and house.world.twice == 0
+
+
 # --- reject
 
 
@@ -396,7 +410,7 @@ WANTED = {
 }
 
 
-def steps_of(tmp_path: Path) -> int:
+def steps_of(tmp_path: Path) -> list[str]:
     house = SortingHouse(tmp_path)
     house.script(ANN, EVERYTHING)
     house.give(SortingNode(house, straight=False), ANN, sender=EVE, message=mail())
@@ -405,14 +419,15 @@ def steps_of(tmp_path: Path) -> int:
     node.worker.start()
     house.go_on(3)
     assert counted(house, SortingNode(house)) == WANTED
-    return len(death.operations)
+    return death.operations
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 def test_a_worker_may_die_at_any_step_and_everything_is_there_once(tmp_path: Path, after: bool) -> None:
-    most = steps_of(tmp_path)
-    assert most > 30
-    for at in range(1, most + 1):
+    steps = steps_of(tmp_path)
+    assert len(steps) > 30
+    notes = [at for at, step in enumerate(steps, 1) if step == "note"]
+    for at in range(1, len(steps) + 1):
         house = SortingHouse(tmp_path)
         house.script(ANN, EVERYTHING)
         house.give(SortingNode(house, straight=False), ANN, sender=EVE, message=mail())
@@ -422,8 +437,10 @@ def test_a_worker_may_die_at_any_step_and_everything_is_there_once(tmp_path: Pat
         living = SortingNode(house)
         living.worker.start()
         house.go_on(200)
-        assert counted(house, living) == WANTED, f"it died at step {at}: {dying.log._death.operations[-1]}"
+        assert counted(house, living) == WANTED, f"it died at step {at}: {steps[at - 1]}"
         assert house.items() == []
+        # what was sent when it died, and not yet noted, is sent again
+        assert house.world.twice == (not after and at in notes), f"it died at step {at}"
 
 
 @pytest.mark.parametrize("mode", ["down", "lost once", "hang"])

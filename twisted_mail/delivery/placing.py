@@ -10,7 +10,8 @@ from twisted.logger import Logger
 
 from twisted_mail.account.delivering import Delivered, DeliverMessage, Remember, memory_key
 from twisted_mail.account.intents import new_message
-from twisted_mail.delivery.effects import Caused, Effects, refusal_of
+from twisted_mail.delivery.causes import Caused
+from twisted_mail.delivery.effects import Effects, refusal_of
 from twisted_mail.delivery.items import Copy
 from twisted_mail.delivery.sorting import Arrival, Sorted, Sorter, usual_place
 from twisted_mail.delivery.stories import Chapter, message_id_of
@@ -105,14 +106,16 @@ class Placer:
             places = (*places, usual_place(account.state, copy.detail))
         caused = Caused(places=places)
         if effects is not None and found.message is not None:
-            caused = await effects.prepare(account, copy, prepared, arrival, found, refusable=refusable)
+            caused = await effects.causes.prepare(account, copy, prepared, arrival, found, refusable=refusable)
             if caused.refusal is not None:
                 self._note(prepared, copy, arrival, found, ["refused"])
                 raise refusal_of(caused.refusal)
         delivered = await self._write(account, prepared, copy, arrival, found, caused, now, repeated=repeated)
         became = [*caused.trace, *_where(account, delivered)]
         if effects is not None and (found.message is not None or delivered.tell):
-            became += await effects.carry_out(account, copy, prepared, arrival, found, caused, delivered)
+            became += await effects.carry_out(
+                account, copy, prepared, arrival, found, caused, delivered, repeated=repeated
+            )
         self._note(prepared, copy, arrival, found, became)
 
     def _note(
