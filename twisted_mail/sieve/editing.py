@@ -16,8 +16,8 @@ _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,998}")
 
 _LINE: Final = 78
 """Octets after which a field that is added is folded, where it has white space (RFC 5322 section 2.1.1)."""
-_ENCODED: Final = 45
-"""Octets that become an encoded word of 72."""
+_ENCODED: Final = 39
+"""Octets that become an encoded word of 64: with a short name in front it is a line of 76 (RFC 2047 section 2)."""
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f]")
 
 
