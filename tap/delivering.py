@@ -165,6 +165,7 @@ class Delivering:
             inbound=self.queue,
             outbound=relaying.outgoing if relaying is not None else None,
             bounce=Rejections(self._send, configuration.hostname),
+            records=backend.records,
         )
         return Placer(self._accounts, sorter=sorter, effects=effects, tell=self.judging.tell)
 
