@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 EVERYONE = {"values", "services", "tls_info"}
-PROTOCOLS = {"imap", "pop3", "smtp", "sieve", "jmap"}
+PROTOCOLS = {"imap", "pop3", "smtp", "sieve", "managesieve", "jmap"}
 
 MAY_IMPORT: dict[str, set[str]] = {
     "values": set(),
