@@ -34,9 +34,11 @@ from twisted_mail.filters.spf_stage import SPFStage
 from twisted_mail.filters.values import Action, WhenDown
 from twisted_mail.filters.wires import Dial, Place, dial
 from twisted_mail.storage import Backend
+from twisted_mail.tap.counting import filter_metrics
 from twisted_mail.tap.filtering import FilterSettings
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.settings import Configuration
+from twisted_mail.tap.status import Metric
 
 __all__ = ["Judging", "gauntlet_of"]
 
@@ -97,7 +99,7 @@ def _built(
 
     if settings.rates:
         add(Rates(backend.cache, backend.allowances, time.time, settings.rates))
-    if settings.early_talkers or settings.greeting:
+    if settings.early_talkers != 0:
         add(EarlyTalkers(reactor, points=settings.early_talkers, greeting_seconds=settings.greeting), seconds=40.0)
     if settings.origin:
         add(IPRevStage(dns))
@@ -139,7 +141,7 @@ def _built(
     _add_daemons(settings, hostname, call, add)
     others = bool(settings.spamassassin.address or settings.rspamd.url)
     if settings.builtin_score == "on" or (settings.builtin_score == "auto" and not others):
-        add(BuiltinScore(time.time))
+        add(BuiltinScore(time.time, settings.score_rules))
     return built
 
 
@@ -264,3 +266,9 @@ class Judging:
             ),
             tell=self.tell,
         )
+
+    def metrics(self) -> Sequence[Metric]:
+        """What filters did and cost."""
+        gauntlet = self.gauntlet
+        silent = [name for name, breaker in gauntlet.breakers.items() if breaker.tripped]
+        return filter_metrics(gauntlet.counts, silent, self.stories.dropped)

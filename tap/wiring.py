@@ -32,6 +32,7 @@ from twisted_mail.tap.counting import delivery_metrics, engine_name, relay_metri
 from twisted_mail.tap.delivering import Delivering
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.masking import masked_in
+from twisted_mail.tap.proxied import Trusted
 from twisted_mail.tap.relaying import Relaying, resolver_of
 from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import Configuration, listeners_of
@@ -281,6 +282,7 @@ class _Suite:
             clock,
             hostname,
             implicit_tls=from_the_start,
+            trusted=Trusted(self._configuration.smtp.trusted),
         )
 
     def _site(self) -> Factory:
@@ -306,7 +308,8 @@ class _Suite:
         down = self._stores.backend.health() if self._started else {}
         names = sorted({engine_name(engine) for engine in self._stores.backend.engines})
         relay = relay_metrics(self._relaying.counts) if self._relaying is not None else ()
-        return [*delivery_metrics(self._counts, {name: name not in down for name in names}), *relay]
+        judging = self._delivering.judging.metrics() if self._delivering is not None else ()
+        return [*delivery_metrics(self._counts, {name: name not in down for name in names}), *judging, *relay]
 
     def drain(self) -> None:
         """Every factory tells its sessions, and the worker leases no more."""

@@ -29,6 +29,7 @@ from twisted_mail.admin.output import Output
 from twisted_mail.admin.pools import pool
 from twisted_mail.admin.probing import test
 from twisted_mail.admin.problems import Problem, Status, problem_of
+from twisted_mail.admin.quarantine import quarantine
 from twisted_mail.admin.queue import queue
 from twisted_mail.admin.routes import route, tls_report
 from twisted_mail.admin.running import the_reactor
@@ -67,7 +68,7 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
 
 for _noun in (
     init, domain, user, alias, dkim, account, import_mail, export_mail, queue, route, pool, suppression, tls_report,
-    trace, test, storage, doctor, config, version, completion,
+    quarantine, trace, test, storage, doctor, config, version, completion,
 ):  # fmt: skip
     mailctl.add_command(_noun)
 

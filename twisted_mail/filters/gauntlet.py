@@ -84,9 +84,14 @@ class Breaker:
         self._open_until = 0.0
 
     @property
+    def tripped(self) -> bool:
+        """It has failed so often that only now and then somebody tries it."""
+        return self._failures >= self.FAILURES
+
+    @property
     def open(self) -> bool:
         """Do not ask. (Who is told False after a pause is the one that tries.)"""
-        if self._failures < self.FAILURES:
+        if not self.tripped:
             return False
         if self._now() < self._open_until:
             return True
