@@ -18,11 +18,13 @@ from twisted_mail.delivery import (
 from twisted_mail.delivery.effects import Effects, EffectSettings
 from twisted_mail.delivery.failing import RetrySettings
 from twisted_mail.delivery.internal import InternalMail
+from twisted_mail.delivery.learned import Learned
 from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.scripts import ActiveScripts
 from twisted_mail.delivery.sorting import Sorter, SortSettings
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.dns.resolver import Resolver
+from twisted_mail.filters.bayes import Bayes, BayesSettings
 from twisted_mail.queueing.leasing import LeaseSettings
 from twisted_mail.services import Accounts
 from twisted_mail.sieve import compile_script
@@ -77,6 +79,13 @@ class Delivering:
         )
         self.judging = Judging(reactor, configuration, backend, self.spools, dns, node)
         self.scripts = ActiveScripts(backend.directory, reactor, compile_script)
+        self.bayes: Bayes | None = None
+        """What users' moves teach, and what their mail is judged by."""
+        filters = configuration.filters
+        if filters.enabled and filters.bayes:
+            points = filters.bayes_points
+            learner = BayesSettings(least=filters.bayes_least, spam_points=points, ham_points=-points * 2 / 3)
+            self.bayes = Bayes(backend.records, reactor.seconds, learner)
         self.worker: DeliveryWorker | None = None
         self._intake: MailIntake | None = None
         self._internal: InternalMail | None = None
@@ -156,6 +165,7 @@ class Delivering:
                 ),
                 version=__version__,
             ),
+            learned=Learned(self.bayes, configuration.filters.junk_score) if self.bayes is not None else None,
         )
         effects = Effects(
             self._accounts,
@@ -165,7 +175,7 @@ class Delivering:
             inbound=self.queue,
             outbound=relaying.outgoing if relaying is not None else None,
             bounce=Rejections(self._send, configuration.hostname),
-            records=backend.records,
+            records=self._backend.records,
         )
         return Placer(self._accounts, sorter=sorter, effects=effects, tell=self.judging.tell)
 
