@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.sieve.corpus import MESSAGES, PAIRS, Pair
+from tests.sieve.corpus import MESSAGES, Pair
+from tests.sieve.corpus_extensions import EXTENSIONS
+from tests.sieve.corpus_language import LANGUAGE
 from tests.sieve.pigeonhole import Pigeonhole, said_by_us
 from twisted_mail.sieve import Message, RunEnvironment, SieveError, compile_script
 
@@ -56,7 +58,7 @@ def ours(pair: Pair) -> list[str]:
     return said_by_us(script.run(message, environment))
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+@pytest.mark.parametrize("pair", LANGUAGE + EXTENSIONS, ids=lambda pair: pair.name)
 def test_ours_and_pigeonhole_do_the_same(pair: Pair, oracle: Pigeonhole) -> None:
     name = re.sub(r"[^a-z]+", "-", pair.name.lower())[:40]
     theirs = oracle.said(name, pair.script, MESSAGES[pair.message], pair.sender, pair.recipient)
