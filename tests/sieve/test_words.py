@@ -33,6 +33,11 @@ def test_comments_stand_wherever_white_space_may() -> None:
     assert run("/**/keep/* * / # */;#end").actions == (Keep(),)
 
 
+def test_a_byte_order_mark_is_no_word() -> None:
+    assert run("\ufeffdiscard;").actions == (Discard(),)
+    assert fails("keep;\ufeff").column == 6
+
+
 def test_names_and_tags_are_the_same_in_capitals() -> None:
     assert run("KEEP; If Size :OVER 1g { Discard; }").actions == (Keep(),)
 

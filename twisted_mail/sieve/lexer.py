@@ -89,7 +89,7 @@ def words_of(source: Source) -> list[Token]:
     if (nul := text.find("\0")) >= 0:
         source.fail("a NUL octet has no place in a script", nul)
     words: list[Token] = []
-    at = 0
+    at = 1 if text.startswith("\ufeff") else 0  # editors put a byte order mark there
     space, word = _SPACE.match, _WORD.match
     while True:
         found = space(text, at)

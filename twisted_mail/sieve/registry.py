@@ -41,6 +41,8 @@ class Kind(enum.Enum):
 class Tests(enum.Enum):
     """How many tests stand behind the arguments."""
 
+    __test__ = False  # pytest looks for the prefix
+
     NONE = "no test"
     ONE = "one test"
     LIST = "a list of tests in parentheses"
