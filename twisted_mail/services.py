@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from twisted_mail.values import AccountId, DeliveryId, MessageKey, ModSeq
 
@@ -44,6 +44,7 @@ __all__ = [
     "StoredMessage",
     "UnknownMechanism",
     "Visit",
+    "Vouching",
 ]
 
 R = TypeVar("R")
@@ -133,6 +134,14 @@ class Authentication(Protocol):
         """Whether *identity* may use *address* (or ``""``, the null reverse-path) as sender (RFC 6409 section 6.1)."""
 
 
+@runtime_checkable
+class Vouching(Protocol):
+    """What an `Authentication` may offer beside: logins that a trusted server in front has checked."""
+
+    async def vouched(self, login: str, peer: Peer) -> Identity:
+        """Who *login* is, without a proof. Raises: AuthenticationFailed."""
+
+
 # --- mail coming in -----------------------------------------------------------------------------------------------
 
 
@@ -216,6 +225,10 @@ class Envelope:
     """REQUIRETLS (RFC 8689): on its way it is never in the clear."""
     visit: Visit | None = None
     """What was found out of the connection and the transaction before the message came."""
+    verified: bool = False
+    """It was found that the reverse-path is the sender's own: whoever it names may be written to."""
+    results: str = ""
+    """The value of the Authentication-Results field that was put in front of the message; empty: none was."""
 
 
 @dataclass(frozen=True, slots=True)

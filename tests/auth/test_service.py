@@ -18,7 +18,7 @@ from zope.interface import implementer
 from tests.auth.support import ANN, FAR, LOCAL, PASSWORD, SECURE, ScramClient, Town, now
 from twisted_mail.auth.service import AuthenticationService, load_secret
 from twisted_mail.auth.throttle import plain_address
-from twisted_mail.services import AuthenticationFailed, Identity, Peer, UnknownMechanism
+from twisted_mail.services import AuthenticationFailed, Identity, Peer, UnknownMechanism, Vouching
 from twisted_mail.storage.interfaces import Unavailable
 from twisted_mail.values import AccountId
 
@@ -248,6 +248,18 @@ def test_a_failure_is_a_line_for_fail2ban_without_the_password(lines: list[str])
         start + "imap reason=throttled login='ann@example.org'",
     ]
     assert all("hunter2" not in line and PASSWORD not in line and "\n" not in line for line in lines)
+
+
+# --- a server in front
+
+
+def test_a_login_that_a_server_in_front_has_checked_needs_no_proof_but_an_account() -> None:
+    town = Town()
+    assert isinstance(town.service, Vouching)
+    assert now(town.service.vouched("ANN@example.org", SECURE)) == IS_ANN
+    for login in ("bob@example.org", "carol@closed.example", "nobody@example.org", "ann", ""):
+        with pytest.raises(AuthenticationFailed):
+            now(town.service.vouched(login, SECURE))
 
 
 # --- other checkers

@@ -187,6 +187,8 @@ class Conversation:
         limits: Limits | None = None,
         tls: bool = False,
         peer: Peer | None = None,
+        trusted: bool = False,
+        authentication: FakeAuthentication | None = None,
     ) -> None:
         self.intake = FakeIntake()
         self.failures: list[BaseException] = []
@@ -195,10 +197,11 @@ class Conversation:
             profile,
             limits or Limits(),
             self.intake,
-            FakeAuthentication(),
+            authentication or FakeAuthentication(),
             self.peer,
             "mx.example.org",
             tls_available=tls,
+            trusted=trusted,
             now=lambda: NOW,
             log=self.failures.append,
         )

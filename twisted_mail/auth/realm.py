@@ -160,11 +160,11 @@ class MailRealm:
         if isinstance(id, Checked):
             record = id.record
         else:
-            record = await self._find(id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id))
+            record = await self.find(id.decode("utf-8", "replace") if isinstance(id, bytes) else str(id))
         return IIdentity, await self.identity(record), lambda: None
 
-    async def _find(self, name: str) -> AccountRecord:
-        """Raises: LoginDenied, StorageError."""
+    async def find(self, name: str) -> AccountRecord:
+        """The account of that login name. Raises: LoginDenied, StorageError."""
         try:
             record = await self._directory.account_by_address(self._names.canonical(name))
         except ValueError:

@@ -183,6 +183,16 @@ class AuthenticationService:
             raise TypeError("the realm gives an Identity")
         return identity
 
+    async def vouched(self, login: str, peer: Peer) -> Identity:
+        """See `services.Vouching`: the password was checked by a server of ours in front."""
+        try:
+            return await self._realm.identity(await self._realm.find(login))
+        except LoginDenied:
+            self._note("credentials", self._canonical(login), peer)
+            raise AuthenticationFailed from None
+        except StorageError:
+            raise self._unavailable(self._canonical(login), peer) from None
+
     def _canonical(self, user: str) -> str:
         """For counting and for the log: whatever was given has some form."""
         try:

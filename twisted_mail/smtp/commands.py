@@ -30,6 +30,7 @@ __all__ = [
     "Rset",
     "StartTLS",
     "Vrfy",
+    "Xclient",
 ]
 
 
@@ -165,6 +166,17 @@ class Auth(Command):
     mechanism: str
     initial: str | None = None
     """The initial response as it came: base64, or ``=`` for an empty one; None: there was none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Xclient(Command):
+    """XCLIENT (Postfix's XCLIENT_README), as far as it is used."""
+
+    address: str
+    """The client's; empty: not known, or not said."""
+    port: int
+    login: str
+    """Who has logged in at the server in front; empty: nobody."""
 
 
 @dataclass(frozen=True, slots=True)

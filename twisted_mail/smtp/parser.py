@@ -26,7 +26,9 @@ from twisted_mail.smtp.commands import (
     Mail,
     Rcpt,
     Vrfy,
+    Xclient,
 )
+from twisted_mail.smtp.xclient import read_attributes
 
 __all__ = ["VERBS", "decode_xtext", "parse_command"]
 
@@ -334,6 +336,16 @@ def _original(value: str | None) -> str:
     return value
 
 
+def parse_xclient(text: str) -> Xclient:
+    """``"XCLIENT" 1*( SP attribute-name "=" attribute-value )``, the values in xtext (Postfix's XCLIENT_README)."""
+    words = text.split(" ")
+    pairs = [(name.upper(), value) for name, _, value in (word.partition("=") for word in words if word)]
+    try:
+        return read_attributes([(name, decode_xtext(value)) for name, value in pairs])
+    except ValueError as error:
+        raise _Malformed(501, "5.5.4", f"Bad XCLIENT: {error}")
+
+
 def _noop(text: str) -> Command:
     return NOOP  # section 4.1.1.9: an argument is ignored
 
@@ -354,6 +366,7 @@ VERBS: Final[Mapping[bytes, Callable[[str], Command]]] = {
     b"HELP": Help,
     b"STARTTLS": _nothing(STARTTLS),
     b"AUTH": parse_auth,
+    b"XCLIENT": parse_xclient,
     # appendix F.1 and RFC 1985: known by name, never carried out
     **dict.fromkeys((b"TURN", b"ETRN", b"ATRN", b"SEND", b"SOML", b"SAML"), _not_here),
 }

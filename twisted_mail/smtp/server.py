@@ -38,6 +38,7 @@ class SMTPServer(Connection[Session]):
             peer,
             factory.hostname,
             tls_available=factory.tls_options is not None,
+            trusted=factory.trusted(peer.address),
             now=factory.wall,
             log=self._failed,
         )
@@ -146,6 +147,7 @@ class SMTPServerFactory(ServerFactory):
         hostname: str,
         *,
         implicit_tls: bool = False,
+        trusted: Callable[[str], bool] = lambda address: False,
         wall: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(tls_options, clock, hostname, limits.connections_per_address, implicit_tls=implicit_tls)
@@ -153,6 +155,8 @@ class SMTPServerFactory(ServerFactory):
         self.intake = intake
         self.authentication = authentication
         self.limits = limits
+        self.trusted = trusted
+        """Whether the peer at an address is believed by XCLIENT."""
         self.wall = wall
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPServer:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from twisted_mail.services import (
     Authentication,
+    AuthenticationFailed,
     Envelope,
     Identity,
     Intake,
@@ -20,12 +21,13 @@ from twisted_mail.services import (
     Peer,
     Recipient,
     Refusal,
+    Vouching,
 )
 from twisted_mail.smtp import commands as c
 from twisted_mail.smtp import replies as r
 from twisted_mail.smtp.body import FAILED, Body
 from twisted_mail.smtp.completion import HeaderCompletion, author_of
-from twisted_mail.smtp.extensions import extensions, protocol_keyword
+from twisted_mail.smtp.extensions import extensions, hold_until, protocol_keyword, unmet
 from twisted_mail.smtp.login import Login
 from twisted_mail.smtp.parser import parse_command
 from twisted_mail.smtp.profiles import Limits, Profile
@@ -34,11 +36,12 @@ from twisted_mail.smtp.replies import Reply, refused
 from twisted_mail.smtp.states import ANYTIME, NEXT, State
 from twisted_mail.smtp.visiting import Visiting
 from twisted_mail.smtp.wire import Input, LineEnds, LineFault
+from twisted_mail.smtp.xclient import named
 
 __all__ = ["Session"]
 
 class Session:
-    """One connection. *log* is told of failures that the peer only learns as 451."""
+    """One connection. *log* is told of failures that the peer only learns as 451; *trusted*: XCLIENT is believed."""
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class Session:
         hostname: str,
         *,
         tls_available: bool = False,
+        trusted: bool = False,
         now: Callable[[], float] = time.time,
         log: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
@@ -60,6 +64,8 @@ class Session:
         self._peer = peer
         self._hostname = hostname
         self._tls_available = tls_available
+        self._trusted = trusted and not profile.lmtp
+        self._named: c.Xclient | None = None
         self._now = now
         self._log = log
 
@@ -149,7 +155,7 @@ class Session:
     def tls_started(self, peer: Peer) -> None:
         """The handshake is done: *peer* is who the other end is now. Everything that was said before is forgotten
         (RFC 3207 section 4.2)."""
-        self._peer = peer
+        self._peer = peer if self._named is None else named(peer, self._named)
         self._input.clear()
         self.tls_requested = False
         self._state = State.CONNECTED
@@ -281,6 +287,7 @@ class Session:
                 tls_available=self._tls_available,
                 authentication=self._authentication if self.identity is None else None,
                 now=self._now(),
+                trusted=self._trusted,
             )
             self._output.append(r.lines(250, [self._hostname, *offered]))
         else:
@@ -323,6 +330,25 @@ class Session:
         self._input.clear()  # nothing that was sent behind it in the clear may be believed
         self.tls_requested = True
         return None
+
+    async def _xclient(self, command: c.Xclient) -> None:
+        """The session begins anew, for the client that the server in front names (Postfix's XCLIENT_README)."""
+        if not self._trusted:
+            return self._bad(Reply(550, "5.7.0", "You are not believed when you say for whom you come"))
+        identity = None
+        if command.login:
+            if not isinstance(self._authentication, Vouching):
+                return self._bad(Reply(501, "5.5.4", "There is no login here"))
+            try:
+                identity = await self._authentication.vouched(command.login, self._peer)
+            except AuthenticationFailed as error:
+                return self._bad(r.authentication_failed(error))
+        await self.abandon()
+        self._named, self._peer, self.identity = command, named(self._peer, command), identity
+        self._state, self._helo = State.CONNECTED, ""
+        self._errors = self._refused_recipients = self._messages = 0
+        self._visiting = Visiting(self._intake.visit(self._peer), self._give_up)
+        return await self._welcome()
 
     # --- logging in
 
@@ -368,7 +394,7 @@ class Session:
             return self._bad(Reply(530, "5.7.0", "Log in first"))  # RFC 4954 section 6
         if limits.messages and self._messages >= limits.messages:
             return self._close(Reply(421, "4.7.0", "Too many messages on one connection"))
-        if (refusal := self._unmet(command)) is not None:
+        if (refusal := unmet(command, self._profile, limits, self._peer, self._now())) is not None:
             return self._bad(refusal)
         if command.size is not None and command.size > limits.message_bytes:
             return self._say(Reply(552, "5.3.4", f"At most {limits.message_bytes} octets are taken"))
@@ -386,22 +412,6 @@ class Session:
         self._state = NEXT[self._state, c.Mail]
         self._output.append(r.SENDER_OK)
         return None
-
-    def _unmet(self, command: c.Mail) -> Reply | None:
-        """What is asked by extensions that this connection does not have, or cannot be met."""
-        if command.requiretls and (not self._peer.secure or self._profile.lmtp):
-            return Reply(530, "5.7.4", "REQUIRETLS needs TLS")  # RFC 8689 section 4.2.1
-        most = self._limits.hold_seconds if self._profile.submission else 0
-        asked = (command.hold_for, command.hold_until, command.deliver_by, command.priority)
-        if not most and any(each is not None for each in asked):
-            return Reply(555, "5.5.4", "Not offered here")
-        until = self._hold_until(command)
-        if until is not None and until > self._now() + most:
-            return Reply(501, "5.5.4", f"It can be held for {most} seconds at most")  # RFC 4865 section 4
-        return None
-
-    def _hold_until(self, mail: c.Mail) -> float | None:
-        return mail.hold_until if mail.hold_for is None else self._now() + mail.hold_for
 
     async def _rcpt(self, command: c.Rcpt) -> None:
         if len(self._recipients) >= self._limits.recipients:
@@ -458,7 +468,7 @@ class Session:
             smtputf8=mail.smtputf8,
             envelope_id=mail.envelope_id,
             dsn_return=mail.dsn_return,
-            hold_until=self._hold_until(mail),
+            hold_until=hold_until(mail, self._now()),
             deliver_by=mail.deliver_by,
             priority=mail.priority,
             requiretls=mail.requiretls,
@@ -575,5 +585,6 @@ _CARRY_OUT: Final[Mapping[type[c.Command], Callable[[Session, Any], Awaitable[No
     c.Help: Session._help,
     c.StartTLS: Session._starttls,
     c.Auth: Session._auth,
+    c.Xclient: Session._xclient,
 }
 """Every command with what carries it out."""

@@ -23,6 +23,7 @@ from twisted_mail.smtp.commands import (
     Rset,
     StartTLS,
     Vrfy,
+    Xclient,
 )
 
 __all__ = ["ANYTIME", "NEXT", "State"]
@@ -55,6 +56,8 @@ NEXT: Final[Mapping[tuple[State, type[Command]], State]] = {
     (State.RCPT, Bdat): State.CHUNKS,  # RFC 3030 section 2: BDAT stands where DATA may
     (State.CHUNKS, Bdat): State.CHUNKS,  # and once begun, only BDAT goes on
     (State.GREETED, Auth): State.GREETED,  # RFC 4954 section 4: not during a transaction
+    (State.CONNECTED, Xclient): State.CONNECTED,  # another client: it has not greeted yet
+    (State.GREETED, Xclient): State.CONNECTED,
     (State.GREETED, StartTLS): State.CONNECTED,  # RFC 3207 section 4.2: what was known is forgotten
 }
 
