@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from twisted_mail.filters.builtin_score import rules_from
 from twisted_mail.filters.dnsbl import zones_from
+from twisted_mail.filters.early_talkers import points_from
 from twisted_mail.filters.helo import checks_from
 from twisted_mail.filters.rates import DEFAULT_LIMITS, limits_from
 from twisted_mail.filters.wires import Place
@@ -182,8 +184,21 @@ class FilterSettings:
     bayes: bool = setting(
         Flag(), True, "Whether the words of a message count for each user by what was moved into and out of Junk."
     )
-    early_talkers: float = setting(
-        Number(0, 1000, "not looked at"), 3.0, "Points for a peer that speaks before it is greeted."
+    bayes_least: int = setting(
+        Whole(1, 2000), 30, "So many messages of each kind must have been moved before they count for the next one."
+    )
+    bayes_points: float = setting(
+        Number(0.1, 1000), 3.5, "Points for what a user's mail says is certainly spam; for the opposite two thirds are taken away."
+    )
+    score_rules: Any = setting(
+        Parsed(rules_from, "a table of rules and points"),
+        {},
+        "Other points for rules of the built-in score, by their names in the trace: `{ only_html = 0, self_sent = 4.0 }`.",
+    )
+    early_talkers: float | None = setting(
+        Parsed(points_from, 'a number of points, or "reject"', object),
+        3.0,
+        'Points for a peer that speaks before it is greeted, or "reject". 0: it is not looked at.',
     )
     greeting: float = setting(
         Duration(high=30, zero="at once"), "1s", "How long the greeting is held back from strangers, to find them out."

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from twisted.internet.task import Clock
 
+from tests.delivery.sorting_house import ANN as ANNS_ADDRESS
+from tests.delivery.sorting_house import BOB as BOBS_ADDRESS
+from tests.delivery.sorting_house import SortingHouse, SortingNode
 from tests.filters.asking import DownRecords, now
 from tests.filters.test_bayes import letter
 from twisted_mail.delivery.judgement import Judgement
@@ -86,3 +90,20 @@ def test_an_account_that_taught_nothing_costs_no_look_at_the_message(learned: Le
 def test_a_store_that_does_not_answer_holds_nothing_up() -> None:
     learned = Learned(Bayes(DownRecords(), Clock().seconds), 5.0)
     assert now(learned.weigh(ANN, Judgement(score=1.0), SPAM)) == Judgement(score=1.0)
+
+
+def test_the_same_message_is_junk_for_who_taught_it_and_not_for_another(tmp_path: Path) -> None:
+    house = SortingHouse(tmp_path)
+    node = SortingNode(house)
+    bayes, rng = Bayes(house.engine.records, house.clock.seconds, BayesSettings(least=20)), random.Random(5)
+    for _ in range(25):
+        for spam in (True, False):
+            now(bayes.learn(letter(rng, spam), spam=spam, user=str(house.people[ANNS_ADDRESS])))
+    assert node.placer._sorter is not None
+    node.placer._sorter._learned = Learned(bayes, 5.0)
+    message = letter(random.Random(99), True)
+    for address, where in ((ANNS_ADDRESS, "Junk"), (BOBS_ADDRESS, "INBOX")):
+        assert house.judged(node, address, message, Judgement(score=3.0)).refused is None
+        assert house.boxes(node, address) == {where: 1}
+        if where == "Junk":
+            assert any("by what you moved into Junk" in line for line in node.story)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from twisted.internet.task import Clock
 
 from tests.filters.asking import ann, client, now, started
-from twisted_mail.filters.early_talkers import EarlyTalkers
+from twisted_mail.filters.early_talkers import EarlyTalkers, points_from
 from twisted_mail.filters.stages import AtConnect, AtHelo
 from twisted_mail.filters.values import ACCEPTED, Action
 
@@ -41,3 +42,10 @@ def test_the_greeting_is_held_back_but_not_from_users_and_trusted_peers() -> Non
     for patient in (client(trusted=True), client(service="submission")):
         assert now(stage.connect(patient)) == ACCEPTED
     assert now(EarlyTalkers(clock, greeting_seconds=0).connect(client())) == ACCEPTED
+
+
+def test_points_are_a_number_or_a_refusal() -> None:
+    assert points_from(2) == 2.0 and points_from("reject") is None
+    for value in (-1, 1001, True, "much", None):
+        with pytest.raises(ValueError, match="points"):
+            points_from(value)

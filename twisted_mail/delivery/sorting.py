@@ -19,6 +19,7 @@ from twisted_mail.account.tree import CreateMailbox
 from twisted_mail.delivery.items import Copy
 from twisted_mail.delivery.judgement import Judgement, Quarantined
 from twisted_mail.delivery.junk import JUNK_SETTINGS, junk_reason
+from twisted_mail.delivery.learned import Learned
 from twisted_mail.delivery.scripts import ActiveScript, ActiveScripts, Script
 from twisted_mail.filters.values import Action
 from twisted_mail.services import PreparedMessage
@@ -124,10 +125,13 @@ class Sorter:
 
     _log = Logger()
 
-    def __init__(self, scripts: ActiveScripts | None, settings: SortSettings) -> None:
-        """*scripts*: None where there are none."""
+    def __init__(
+        self, scripts: ActiveScripts | None, settings: SortSettings, *, learned: Learned | None = None
+    ) -> None:
+        """*scripts*, *learned*: None where there are none."""
         self._scripts = scripts
         self._settings = settings
+        self._learned = learned
 
     async def sort(
         self, state: AccountState, copy: Copy, prepared: PreparedMessage, arrival: Arrival, now: float, user: str = ""
@@ -136,11 +140,16 @@ class Sorter:
         judgement = copy.judgement
         if judgement is not None and judgement.action >= Action.QUARANTINE:
             raise Quarantined("; ".join(judgement.trace) or "a filter wants it kept from its recipient")
+        said: tuple[str, ...] = ()
+        if self._learned is not None and judgement is not None:
+            weighed = await self._learned.weigh(copy.account, judgement, prepared)
+            said = weighed.trace[len(judgement.trace) :]
+            judgement, copy = weighed, replace(copy, judgement=weighed)
         junk, why = False, ""
         if judgement is not None or any(name in state.settings for name in JUNK_SETTINGS):
             junk, why = junk_reason(state.settings, judgement, arrival.sender, prepared.header)
         active = await self._scripts.active(copy.account) if self._scripts is not None else None
-        said = (why,) if why else ()
+        said = (*said, why) if why else said
         if active is None or (junk and not _asks_about_spam(active.script)):
             place = junk_place(state, arrival.received) if junk else usual_place(state, copy.detail)
             return Sorted(places=(place,), trace=said)

@@ -13,9 +13,18 @@ from twisted.internet.task import deferLater
 from twisted_mail.filters.peers import is_ours
 from twisted_mail.filters.values import ACCEPTED, Action, Answer, Client, Verdict
 
-__all__ = ["EarlyTalkers"]
+__all__ = ["EarlyTalkers", "points_from"]
 
 _ANSWER: Final = Answer(554, "5.5.1", "You spoke before the greeting (RFC 5321 section 4.3.1)")
+
+
+def points_from(value: Any) -> float | None:
+    """Points as the configuration has them; None for "reject". Raises: ValueError."""
+    if value == "reject":
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1000:
+        raise ValueError(f'{value!r} is neither a number of points from 0 to 1000 nor "reject"')
+    return float(value)
 
 
 class EarlyTalkers:
