@@ -326,6 +326,67 @@ def test_without_a_separator_user_is_the_whole_and_detail_matches_nothing() -> N
     assert holds('address :detail "to" "x"', header(b"To: me+x@example.org"), require="subaddress")
 
 
+# --- section 9
+
+EXTENDED = """
+    #
+    # Example Sieve Filter
+    # Declare any optional features or extension used by the script
+    #
+    require ["fileinto"];
+
+    #
+    # Handle messages from known mailing lists
+    # Move messages from IETF filter discussion list to filter mailbox
+    #
+    if header :is "Sender" "owner-ietf-mta-filters@imc.org"
+            {
+            fileinto "filter";  # move to "filter" mailbox
+            }
+    #
+    # Keep all messages to or from people in my company
+    #
+    elsif address :DOMAIN :is ["From", "To"] "example.com"
+            {
+            keep;               # keep in "In" mailbox
+            }
+
+    #
+    # Try and catch unsolicited email.  If a message is not to me,
+    # or it contains a subject known to be spam, file it away.
+    #
+    elsif anyof (NOT address :all :contains
+                   ["To", "Cc", "Bcc"] "me@example.com",
+                 header :matches "subject"
+                   ["*make*money*fast*", "*university*dipl*mas*"])
+            {
+            fileinto "spam";   # move to "spam" mailbox
+            }
+    else
+            {
+            # Move all other (non-company) mail to "personal"
+            # mailbox.
+            fileinto "personal";
+            }"""
+
+
+@pytest.mark.parametrize(
+    ("octets", "action"),
+    [
+        (header(b"Sender: owner-ietf-mta-filters@imc.org", b"To: x@example.com"), FileInto("filter")),
+        (header(b"From: Someone <a@EXAMPLE.com>"), Keep()),
+        (header(b"From: a@b.c", b"To: you@b.c"), FileInto("spam")),
+        (
+            header(b"From: a@b.c", b"Cc: me@example.com.b.c", b"Subject: How to MAKE some money very fast"),
+            FileInto("spam"),
+        ),
+        (header(b"From: a@b.c", b"Cc: me@example.com.b.c", b"Subject: lunch"), FileInto("personal")),
+    ],
+)
+def test_the_extended_example_of_section_9(octets: bytes, action: FileInto | Keep) -> None:
+    assert run(EXTENDED, octets).actions == (action,)
+
+
 # --- section 2.10.6
 
 
