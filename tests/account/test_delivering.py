@@ -57,13 +57,13 @@ def test_a_message_goes_into_several_mailboxes_in_one_entry(house: House) -> Non
     account = house.open()
     before = account.state.modseq
     archive = account.state.mailbox("Archive")
-    found = deliver(house, account, Place(flags=("\\Seen",)), Place(archive.id, ("$Todo",)), make("Lists/Python"))
+    found = deliver(house, account, Place(flags=("\\Seen",)), Place(archive.id, ("$Work",)), make("Lists/Python"))
     assert counts(account) == {"INBOX": 1, "Archive": 1, "Lists/Python": 1}
     assert account.state.modseq == before + 1 == found.modseq
     assert len(found.mailboxes) == 3 and "Lists" in account.state.by_name
     assert {"Lists", "Lists/Python"} <= account.state.subscriptions
     columns = now(account.columns(archive))
-    assert columns.flags_of(0) == ["$Todo"]
+    assert columns.flags_of(0) == ["$Work"]
     keys = {now(account.columns(mailbox)).key(0) for mailbox in account.state.in_order() if mailbox.messages}
     assert len(keys) == 1, "one row for all"
 
