@@ -153,6 +153,11 @@ class Delivering:
             judge=self.judging.judge if configuration.filters.enabled else None,
         )
         self._internal = InternalMail(self._intake, self.queue, outbound)
+        self.judging.reporting.open(outbound)
+
+    async def stop(self) -> None:
+        """Write down what was counted."""
+        await self.judging.reporting.stop()
 
     def _placer(self, relaying: Relaying | None) -> Placer:
         configuration, sieve = self._configuration, self._configuration.sieve

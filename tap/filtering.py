@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted_mail.filters.builtin_score import rules_from
 from twisted_mail.filters.dnsbl import zones_from
@@ -173,7 +173,13 @@ class FilterSettings:
     dmarc_reports: str = setting(
         Text("an address, or empty", r"([^\s@]+@[^\s@]+)?"),
         "",
-        "From whom aggregate reports are sent to domains that ask for them, daily. Empty: none are sent.",
+        "From whom DMARC aggregate reports are sent to domains that ask for them, daily (RFC 9990), and to whom others' come: "
+        "those are read, and `mailctl dmarc` tells them. Empty: none are sent.",
+    )
+    dmarc_discovery: Literal["treewalk", "psl"] = setting(
+        Choice(("treewalk", "psl")),
+        "treewalk",
+        "How it is found out which domains belong together: by the DNS (RFC 9989), or by the public suffix list (RFC 7489).",
     )
     builtin_score: str = setting(
         Choice(("auto", "on", "off")),

@@ -17,7 +17,7 @@ from twisted_mail.filters.attachments import FORBIDDEN, MACROS, AttachmentRules,
 from twisted_mail.filters.builtin_score import BuiltinScore
 from twisted_mail.filters.clamav import ClamAV
 from twisted_mail.filters.dkim_stage import DKIMStage
-from twisted_mail.filters.dmarc_stage import DMARCStage
+from twisted_mail.filters.dmarc_stage import DMARCStage, Judged
 from twisted_mail.filters.dnsbl import DNSBL
 from twisted_mail.filters.early_talkers import EarlyTalkers
 from twisted_mail.filters.gauntlet import Gauntlet, Post
@@ -37,6 +37,7 @@ from twisted_mail.storage import Backend
 from twisted_mail.tap.counting import filter_metrics
 from twisted_mail.tap.filtering import FilterSettings
 from twisted_mail.tap.listeners import StartError
+from twisted_mail.tap.reporting import Reporting
 from twisted_mail.tap.settings import Configuration
 from twisted_mail.tap.status import Metric
 
@@ -89,7 +90,13 @@ def _named(configured: str, kind: str, number: int) -> str:
 
 
 def _built(
-    settings: FilterSettings, configuration: Configuration, reactor: Any, backend: Backend, dns: Resolver, call: Dial
+    settings: FilterSettings,
+    configuration: Configuration,
+    reactor: Any,
+    backend: Backend,
+    dns: Resolver,
+    call: Dial,
+    judged: Callable[[Judged], None] | None,
 ) -> Sequence[_Built]:
     hostname = configuration.hostname
     built: list[_Built] = []
@@ -106,7 +113,9 @@ def _built(
         add(SPFStage(CheckHost(dns, reactor, receiver=hostname)), seconds=25.0)
         add(DKIMStage(dns))
         add(ARCStage(dns, settings.sealers))
-        add(DMARCStage(dns, enforce=settings.dmarc == "enforce"))
+        add(
+            DMARCStage(dns, enforce=settings.dmarc == "enforce", discovery=settings.dmarc_discovery, judged=judged)
+        )
         if any(settings.helo.values()):
             add(Helo(dns, reactor, own_names=(hostname,), checks=settings.helo))
     if settings.dnsbl or settings.dnsbl_domains:
@@ -199,11 +208,13 @@ def gauntlet_of(
     backend: Backend,
     dns: Resolver,
     without: frozenset[str] = frozenset(),
+    judged: Callable[[Judged], None] | None = None,
 ) -> Gauntlet:
-    """All filters that are configured, but for those named in *without*. *reactor*: connections, timers. Raises: StartError."""
+    """All filters that are configured, but for those named in *without*. *reactor*: connections, timers. *judged*: who counts
+    what DMARC says. Raises: StartError."""
     settings = configuration.filters
     try:
-        built = _built(settings, configuration, reactor, backend, dns, dial(reactor)) if settings.enabled else ()
+        built = _built(settings, configuration, reactor, backend, dns, dial(reactor), judged) if settings.enabled else ()
         order = [*settings.order, *(name for name in ORDER if name not in settings.order)]
         known = {each.place for each in built} | {each.stage.name for each in built} | set(ORDER)
         for name in settings.order:
@@ -242,7 +253,8 @@ class Judging:
         node: str,
     ) -> None:
         settings = configuration.filters
-        self.gauntlet = gauntlet_of(configuration, reactor, backend, dns)
+        self.reporting = Reporting(reactor, configuration, backend, dns, node)
+        self.gauntlet = gauntlet_of(configuration, reactor, backend, dns, judged=self.reporting.judged)
         self.stories = Stories(backend.records, node)
         self.tell: Tell = self.stories.tell if settings.story else lambda chapter: None
         """Keeps what became of mail."""

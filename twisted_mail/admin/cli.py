@@ -21,10 +21,12 @@ from twisted_mail.admin.accounts import account
 from twisted_mail.admin.aliases import alias
 from twisted_mail.admin.config import config
 from twisted_mail.admin.dkim import dkim
+from twisted_mail.admin.dmarc import dmarc
 from twisted_mail.admin.doctor import doctor
 from twisted_mail.admin.domains import domain
 from twisted_mail.admin.init import init
 from twisted_mail.admin.invocation import Group, Invocation
+from twisted_mail.admin.junk import junk
 from twisted_mail.admin.output import Output
 from twisted_mail.admin.pools import pool
 from twisted_mail.admin.probing import test
@@ -68,9 +70,10 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
 
 for _noun in (
     init, domain, user, alias, dkim, account, import_mail, export_mail, queue, route, pool, suppression, tls_report,
-    quarantine, trace, test, storage, doctor, config, version, completion,
+    dmarc, quarantine, trace, test, storage, doctor, config, version, completion,
 ):  # fmt: skip
     mailctl.add_command(_noun)
+user.add_command(junk)
 
 
 def call(words: Sequence[str] | None = None) -> int:
