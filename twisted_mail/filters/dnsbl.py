@@ -155,7 +155,7 @@ class DNSBL:
 
     async def connect(self, client: Client) -> Verdict:
         """Begin to ask."""
-        if self._zones and not client.trusted and is_public(client.address):
+        if self._zones and not is_ours(client) and is_public(client.address):
             self._look(client)
         return ACCEPTED
 

@@ -43,7 +43,7 @@ class EarlyTalkers:
 
     async def connect(self, client: Client) -> Verdict:
         """Hold the greeting back; not where it is a user who is waiting."""
-        if self._seconds > 0 and client.service == "smtp" and not is_ours(client):
+        if self._seconds > 0 and not is_ours(client):
             await deferLater(self._clock, self._seconds)
         return ACCEPTED
 

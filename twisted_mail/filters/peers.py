@@ -45,8 +45,9 @@ def is_public(text: str) -> bool:
 
 
 def is_ours(client: Client) -> bool:
-    """Whether manners are not asked of this peer: it has logged in, or stands in a network that is trusted."""
-    return client.trusted or client.identity is not None
+    """Whether manners are not asked of this peer: it has logged in, or came where one must (and where programs say what
+    they like at HELO), or stands in a network that is trusted."""
+    return client.trusted or client.identity is not None or client.service != "smtp"
 
 
 def mailbox_of(address: str) -> str:
