@@ -288,8 +288,11 @@ def test_mail_from_our_own_servers_is_judged_by_its_content_only(tmp_path: Path,
     early, content = Early("manners"), AtTheEnd("content")
     early.says = Verdict(action=Action.REJECT)
     court = Court(tmp_path, early, content, trusted=lambda address: address.startswith("10."))
-    court.send(peer=peer)
+    said_by_ours = b"X-Spam-Status: No, says the server in front\r\n"
+    court.send(peer=peer, message=said_by_ours + MESSAGE)
     assert early.log == ["manners ended", "manners closed"] and content.log == ["content end"]
+    (octets,) = court.stored()
+    assert octets.endswith(said_by_ours + MESSAGE) and octets.count(b"X-Spam") == 1
 
 
 @pytest.mark.parametrize(
@@ -330,6 +333,7 @@ def test_where_nobody_is_asked_the_message_is_not_even_held(tmp_path: Path) -> N
     court.send(peer=Peer("192.0.2.9", service="submission"), identity=Identity(AccountId(bytes(16)), "bob@example.org"))
     assert court.judgements[0] is not None and court.judgements[0].login == "bob@example.org"
     assert spam.log == [] and court.stored()[0].endswith(MESSAGE)
+    assert court.chapters == [], "nobody has found anything"
 
 
 def test_a_message_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:

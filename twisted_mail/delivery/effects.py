@@ -21,6 +21,7 @@ from twisted_mail.account.delivering import Delivered, DeliverMessage, Place
 from twisted_mail.account.intents import NewMessage, new_message
 from twisted_mail.delivery.causes import REDIRECTED, Answer, Caused, Causes, EffectSettings, Forward, Resolve, header_of
 from twisted_mail.delivery.items import Copy
+from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.delivery.letters import letter, text_part
 from twisted_mail.delivery.notifying import compose_notification
 from twisted_mail.delivery.outbound import OutboundQueue
@@ -28,6 +29,7 @@ from twisted_mail.delivery.queueing import InboundQueue, Waiting
 from twisted_mail.delivery.sorting import Arrival, Sorted, place_of, usual_place
 from twisted_mail.delivery.trace import return_path_field
 from twisted_mail.delivery.vacation import compose, from_addresses
+from twisted_mail.mime import first_value
 from twisted_mail.services import (
     Account,
     Accounts,
@@ -233,7 +235,7 @@ class Effects:
         addresses: Sequence[str],
     ) -> None:
         """Raises: StorageError, MailRefused."""
-        leaving = outbound.begin(_envelope(copy, arrival))
+        leaving = outbound.begin(_envelope(copy, arrival, prepared))
         try:
             await leaving.write(front)
             async for chunk in _without_return_path(prepared):
@@ -371,11 +373,22 @@ class Effects:
         await self._put(account, copy.delivery.caused("script"), Place(account.state.inbox.id), octets, now)
 
 
-def _envelope(copy: Copy, arrival: Arrival) -> Envelope:
+def _envelope(copy: Copy, arrival: Arrival, prepared: PreparedMessage) -> Envelope:
     """What is redirected has the sender that it came with; SRS and ARC are the relay's."""
-    extra = copy.judgement.envelope if copy.judgement is not None else {}
-    peer = Peer(copy.judgement.peer if copy.judgement is not None else "", service="smtp")
-    return Envelope(arrival.sender, (), peer, envelope_id=extra.get("envid", ""), dsn_return=extra.get("ret", ""))
+    judgement = copy.judgement or Judgement()
+    results = b""
+    if copy.judgement is not None and not judgement.login:
+        # the first such field is ours, since judging puts it in front
+        results = first_value(prepared.header, b"authentication-results") or b""
+    return Envelope(
+        arrival.sender,
+        (),
+        Peer(judgement.peer, service="smtp"),
+        envelope_id=judgement.envelope.get("envid", ""),
+        dsn_return=judgement.envelope.get("ret", ""),
+        verified=judgement.verified,
+        results=results.decode("utf-8", "replace").strip(),
+    )
 
 
 async def _without_return_path(prepared: PreparedMessage) -> AsyncIterator[bytes]:

@@ -369,10 +369,11 @@ class JudgedMail:
         decision = self._decide(findings, worst)
         envelope, shown = await self._changed(decision)
         judgement = decision.judgement
+        results = self._results(decision.findings)
         incoming = self._begin(
-            envelope,
+            replace(envelope, verified=judgement.verified, results=results),
             id=self._mail.id,
-            fields=self._fields(decision),
+            fields=self._fields(decision, results),
             judgement=judgement,
             queue_only=judgement.action is Action.QUARANTINE or bool(judgement.pending),
         )
@@ -423,9 +424,11 @@ class JudgedMail:
         return replace(envelope, sender=sender, recipients=tuple(recipients)), envelope.recipients
 
     def _rewritten(self, decision: _Decision) -> tuple[bytes, bytes | None]:
-        held = self._held
-        removed = forged(held.fields, self._judge.settings.hostname)
-        if not self._mail.client.outbound:
+        held, client = self._held, self._mail.client
+        removed: list[int] = []
+        if not client.trusted:  # what our own servers say is theirs to say
+            removed = forged(held.fields, self._judge.settings.hostname)
+        if not client.trusted and not client.outbound:
             removed += [at for at, (name, _) in enumerate(held.fields) if name.lower() in OUR_FIELDS]
         body = None
         for changes in decision.changes:
@@ -433,17 +436,25 @@ class JudgedMail:
                 body = changes.body
         return rewritten(held.header, held.cut, removed, decision.changes), body
 
-    def _fields(self, decision: _Decision) -> bytes:
+    def _results(self, findings: Sequence[Finding]) -> str:
+        """The value of Authentication-Results; empty: nobody has looked, or it is our own user's mail."""
+        client = self._mail.client
+        if client.outbound:
+            return ""
+        results: list[AuthenticationResult] = []
+        for finding in findings:
+            results += finding.verdict.results
+        return render(self._judge.settings.hostname, results) if results or not client.trusted else ""
+
+    def _fields(self, decision: _Decision, results: str) -> bytes:
         """In front of the message, from the top."""
-        judge, findings = self._judge, decision.findings
-        fields = [pair for finding in findings for pair in finding.verdict.fields]
-        if not self._mail.client.outbound:
-            fields = [*judge.spam_fields(decision.judgement), *fields]
-            results: list[AuthenticationResult] = []
-            for finding in findings:
-                results += finding.verdict.results
-            if results or not self._mail.client.trusted:
-                fields.insert(0, ("Authentication-Results", render(judge.settings.hostname, results)))
+        fields = [pair for finding in decision.findings for pair in finding.verdict.fields]
+        client = self._mail.client
+        if not client.outbound:
+            if not client.trusted or decision.judgement.score or decision.judgement.action is Action.JUNK:
+                fields = [*self._judge.spam_fields(decision.judgement), *fields]
+            if results:
+                fields.insert(0, ("Authentication-Results", results))
         return front(fields)
 
     def _tell(

@@ -291,7 +291,8 @@ class Passage:
         worst = await self._at(Moment.RCPT, lambda post: post.stage.rcpt(mail, recipient), found)
         if worst is None or worst.verdict.action < Action.DEFER:
             mail.recipients.append(recipient)
-            self._of_recipients[recipient.address] = list(found.values())
+            if found:
+                self._of_recipients[recipient.address] = list(found.values())
         return worst
 
     async def unknown(self, address: str) -> Finding | None:

@@ -28,6 +28,8 @@ __all__ = ["Body", "Bodies", "Outgoing", "OutgoingMail", "Spool", "Spools"]
 
 HEADER_BYTES: Final = 1 << 20
 """So much of a message is looked at for its header; one that is longer is sent unsigned, into the stream `normal`."""
+RESULTS: Final = 2000
+"""Characters of results of authentication that are kept: an item has 8 KiB."""
 SHOWN_ID: Final = 250
 """Characters of a Message-ID that are kept."""
 
@@ -312,6 +314,8 @@ class OutgoingMail:
             stream=stream,
             login=facts.login,
             message_id=message_id[1].decode("utf-8", "replace")[:SHOWN_ID] if message_id else "",
+            verified=forwarded and envelope is not None and envelope.verified,
+            results=envelope.results[:RESULTS] if forwarded and envelope is not None else "",
             cause="forward" if forwarded else self._cause,
             header=len(self._header),
             body_hash=self._hash.digest() if self._whole else b"",

@@ -51,6 +51,10 @@ class Outbound(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Who submitted it; empty: nobody logged in."""
     message_id: str = ""
     """Of the header, without angle brackets."""
+    verified: bool = False
+    """Of a stranger's mail that is forwarded: the reverse-path is the sender's own (SPF, or an aligned signature)."""
+    results: str = ""
+    """Of such mail: what this server found when it came, as the value of its Authentication-Results (for ARC)."""
     cause: str = ""
     """Of mail of the server's own: ``bounce``, ``delayed``, ``success``, ``forward``, ``vacation``, ``report``."""
     place: Place = "blobs"
