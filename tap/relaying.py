@@ -58,6 +58,7 @@ from twisted_mail.relay.worker import RelayWorker, WorkerSettings, body_of
 from twisted_mail.storage import Backend
 from twisted_mail.storage.interfaces import QueueItem
 from twisted_mail.tap.listeners import StartError
+from twisted_mail.tap.reporting import report_readers
 from twisted_mail.tap.settings import Configuration
 from twisted_mail.values import DeliveryId
 
@@ -170,6 +171,7 @@ class Relaying:
             ),
             tls=ReceivedTLSReports(backend.records, self._is_local),
             tls_addresses=[relay.tls_reports] if relay.tls_reports else [],
+            readers=report_readers(self._configuration, backend, self._is_local, self._in_thread),
         )
 
     def site(self) -> Site | None:
@@ -256,11 +258,18 @@ class Relaying:
             policies,
             self.pools,
             sender,
-            Departing(signing, self.pools, self.suppressions, unsubscribe=self._unsubscribe),
+            Departing(
+                signing,
+                self.pools,
+                self.suppressions,
+                unsubscribe=self._unsubscribe,
+                results=lambda outbound: outbound.results or f"{configuration.hostname}; none",
+            ),
             Bounces(
                 internal.submit,
                 self._open,
                 BounceSettings(hostname=configuration.hostname),
+                verified=lambda outbound: outbound.verified,
             ),
             self.journal,
             reactor,
