@@ -168,6 +168,7 @@ class Delivering:
                 limits=RunLimits(
                     redirects=sieve.max_redirects, vacation_min_seconds=sieve.vacation_min_days * DAY
                 ),
+                subaddress=configuration.smtp.subaddress,
                 version=__version__,
             ),
             learned=Learned(self.bayes, configuration.filters.junk_score) if self.bayes is not None else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from twisted_mail.delivery.judgement import Judgement, shortened
 from twisted_mail.delivery.junk import junk_reason, read_list, read_threshold
 from twisted_mail.delivery.sorting import clean_flags
 from twisted_mail.filters.values import Action
+from twisted_mail.sieve import compile_script
 from twisted_mail.storage.interfaces import Alias, ItemState
 
 
@@ -363,3 +365,11 @@ def test_an_alias_of_several_sorts_for_each(house: SortingHouse) -> None:
     node = SortingNode(house)
     house.give(node, "both@example.org")
     assert (house.boxes(node, ANN), house.boxes(node, BOB)) == ({"Archive": 1}, {})
+
+
+def test_the_scripts_in_the_documents_compile() -> None:
+    text = (Path(__file__).parents[2] / "docs/how-to/junk-and-vacation.md").read_text()
+    scripts = re.findall(r"```sieve\n(.*?)```", text, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        compile_script(script)

@@ -71,6 +71,8 @@ class SortSettings:
 
     hostname: str
     limits: RunLimits = field(default_factory=RunLimits)
+    subaddress: str = "+"
+    """What parts user and detail of an address (RFC 5233)."""
     version: str = ""
     """Of this program, for scripts that ask (RFC 5183)."""
 
@@ -200,6 +202,7 @@ class Sorter:
             envelope_auth=judgement.login,
             now=now,
             zone=arrival.zone,
+            separator=self._settings.subaddress or "+",
             items=items,
             spam_percent=judgement.percent,
             virus=judgement.virus,
