@@ -96,7 +96,9 @@ def test_what_one_account_learns_another_does_not_know() -> None:
 def test_teaching_twice_counts_once_and_the_opposite_takes_it_back() -> None:
     house = House()
     octets = letter(house.rng, True)
+    assert now(house.bayes.learned("ann")) == (0, 0)
     assert now(house.bayes.learn(octets, spam=True, user="ann"))
+    assert now(house.bayes.learned("ann")) == (1, 0)
     assert not now(house.bayes.learn(octets, spam=True, user="ann"))
     (word, *_) = words_in(octets)
     assert counts(house, word) == (1, 0)

@@ -8,8 +8,10 @@ import pytest
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.dns.fakes import TableDNS
+from tests.dns.fakes import Asked, Scripted, TableDNS
 from tests.filters.asking import ann, client, mail, now, started
+from twisted_mail.dns.resolver import Resolver
+from twisted_mail.dns.servers import NameServer
 from twisted_mail.dns.values import Answer, DNSFailure
 from twisted_mail.filters.dnsbl import DNSBL, Listings, reversed_name, zones_from
 from twisted_mail.filters.stages import AtConnect, AtMail, Visits
@@ -189,6 +191,23 @@ def test_a_client_told_by_a_proxy_later_is_looked_up_anew() -> None:
     now(stage.connect(peer))
     peer.address = "1.1.1.1"
     assert now(stage.mail(mail(peer=peer))).score == 4.0
+
+
+def test_the_real_resolver_remembers_what_lists_said() -> None:
+    clock = Clock()
+    network = Scripted(clock)
+
+    def answer(asked: Asked) -> None:
+        if asked.question.startswith(f"{HERE}.bl.example"):
+            asked.reply(f"{HERE}.bl.example. 300 IN A 127.0.0.2")
+        else:
+            asked.reply(authority=("bl.example. 300 IN SOA a. b. 1 2 3 4 300",), rcode="NXDOMAIN")
+
+    network.answering = answer
+    stage = DNSBL(Resolver(network, (NameServer("127.0.0.1", 53),), clock), clock, zones_from({"bl.example": 4.0}))
+    for _ in range(3):
+        assert visit(stage)[0].score == 4.0
+    assert [asked.question for asked in network.asked] == [f"{HERE}.bl.example A", "1.0.0.127.bl.example A"]
 
 
 def test_the_test_entries_tell_what_is_wrong_with_a_list() -> None:

@@ -71,6 +71,14 @@ class Bayes:
             return None
         return table.probability(words_in(message) if isinstance(message, bytes) else message)
 
+    async def learned(self, user: str) -> tuple[int, int]:
+        """How many messages were learned as spam, and as wanted. Raises: FilterDown."""
+        try:
+            table = await self._table(user)
+        except StorageError as error:
+            raise FilterDown(f"what was learned cannot be read: {error}") from error
+        return (table.spam, table.ham) if table is not None else (0, 0)
+
     async def knows(self, user: str) -> bool:
         """Whether enough was learned to say anything. Raises: FilterDown."""
         return await self._telling(user) is not None

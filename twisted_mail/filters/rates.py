@@ -38,10 +38,8 @@ DEFAULT_LIMITS: Final = (
     "connections per address 120/1m",
     "messages per address 600/1h tarpit",
     "unknown per address 10/10m tarpit",
-    "messages per login 200/1h",
-    "recipients per login 2000/1d",
 )
-"""What an honest peer of a small server does not reach."""
+"""What an honest peer of a small server does not reach. None for users: some of them send newsletters."""
 
 
 @dataclass(frozen=True, slots=True)
