@@ -136,50 +136,38 @@ def _line(name: str, value: str) -> bytes:
 
 
 def rewritten(header: bytes, fields: Sequence[Field], removed: Sequence[int], changes: Sequence[Changes]) -> bytes:
-    """*header* without the fields at the places *removed*, and with *changes*, one set after the other."""
+    """*header* without the fields at the places *removed*, and with all *changes*.
+
+    Every filter was shown the same header, so numbers and positions are those of *fields*, whatever the others do.
+    """
     if not removed and not any(each.inserted or each.added or each.changed for each in changes):
         return header
     drop = set(removed)
-    lines: list[tuple[str, bytes]] = []
+    places: dict[str, list[int]] = {}
+    for place, each in enumerate(fields):
+        places.setdefault(each.name.decode("ascii").lower(), []).append(place)
+    instead: dict[int, bytes] = {}
+    before: dict[int, list[bytes]] = {}
+    last: list[bytes] = []
+    for change in changes:
+        for one in change.changed:
+            found = places.get(one.name.lower(), [])
+            if 1 <= one.nth <= len(found):
+                instead[found[one.nth - 1]] = b"" if one.value is None else _line(one.name, one.value)
+            elif one.value is not None:
+                last.append(_line(one.name, one.value))
+        for index, name, value in change.inserted:
+            before.setdefault(max(min(index, len(fields)), 0), []).append(_line(name, value))
+        last += [_line(name, value) for name, value in change.added]
+    result: list[bytes] = []
     at = 0
     for place, each in enumerate(fields):
-        if each.start > at:
-            lines.append(("", header[at : each.start]))
+        result += before.get(place, ())
+        result.append(header[at : each.start])
         if place not in drop:
-            lines.append((each.name.decode("ascii").lower(), header[each.start : each.end]))
+            result.append(instead.get(place, header[each.start : each.end]))
         at = each.end
-    if at < len(header):
-        lines.append(("", header[at:]))
-    for change in changes:
-        lines = _changed(lines, change)
-    return b"".join(line for _, line in lines)
-
-
-def _changed(lines: list[tuple[str, bytes]], changes: Changes) -> list[tuple[str, bytes]]:
-    """Numbers and positions are those of the fields as they are in *lines*: one change does not shift the next."""
-    places: dict[str, list[int]] = {}
-    for at, (name, _) in enumerate(lines):
-        places.setdefault(name, []).append(at)
-    new: list[tuple[str, bytes] | None] = list(lines)
-    last: list[tuple[str, bytes]] = []
-    for change in changes.changed:
-        name = change.name.lower()
-        found = places.get(name, [])
-        line = None if change.value is None else (name, _line(change.name, change.value))
-        if 1 <= change.nth <= len(found):
-            new[found[change.nth - 1]] = line
-        elif line is not None:
-            last.append(line)
-    before: dict[int, list[tuple[str, bytes]]] = {}
-    for index, name, value in changes.inserted:
-        before.setdefault(max(min(index, len(lines)), 0), []).append((name.lower(), _line(name, value)))
-    last += [(name.lower(), _line(name, value)) for name, value in changes.added]
-    result: list[tuple[str, bytes]] = []
-    for at, kept in enumerate([*new, None]):
-        result += before.get(at, ())
-        if kept is not None:
-            result.append(kept)
-    return result + last
+    return b"".join([*result, *before.get(len(fields), ()), header[at:], *last])
 
 
 def front(fields: Sequence[tuple[str, str]]) -> bytes:
