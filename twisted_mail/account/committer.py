@@ -39,7 +39,7 @@ from twisted_mail.storage.interfaces import Refused as StoreRefused
 from twisted_mail.values import AccountId, EntryId, ModSeq
 
 if TYPE_CHECKING:
-    from twisted_mail.account.service import AccountService
+    from twisted_mail.account.service import AccountService, Notice
 
 __all__ = ["MAX_GROUP", "OpenAccount"]
 
@@ -424,6 +424,8 @@ class OpenAccount(CheckpointedAccount):
                 self._known.add(entry.intent, self._state.modseq)
             if waiting.closes:
                 applied, waiting.unsettled = None, False
+            elif self._service.notice is not None:
+                self._let_notice(self._service.notice, waiting, entry)
             try:
                 if waiting.verdict is not None:
                     waiting.fail(waiting.verdict)
@@ -433,6 +435,12 @@ class OpenAccount(CheckpointedAccount):
                 waiting.fail(error)
                 self._log.failure("the result of {cause} failed", cause=waiting.intent.cause)
         self._service.bus.publish(self._id, self._state.modseq)
+
+    def _let_notice(self, notice: Notice, waiting: Waiting, entry: Entry) -> None:
+        try:
+            notice(self._id, self._state, waiting.intent, entry)
+        except Exception:
+            self._log.failure("{cause} could not be noticed", cause=waiting.intent.cause)
 
     async def _confirm(self, expected: ModSeq, encoded: list[NewEntry]) -> bool:
         """The first append of a new home, which is of one entry: whether it stands, although it was said to.

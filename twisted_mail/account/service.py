@@ -15,13 +15,15 @@ from twisted.python.failure import Failure
 
 from twisted_mail.account.checkpointing import CheckpointedAccount
 from twisted_mail.account.committer import OpenAccount
+from twisted_mail.account.entries import Entry
 from twisted_mail.account.errors import AccountUnavailable
 from twisted_mail.account.following import FollowedAccount
 from twisted_mail.account.footprint import octets_of_state
 from twisted_mail.account.forwarding import Forwarding
 from twisted_mail.account.homes import HOME_SETTING, ClaimHome, recorded_home
+from twisted_mail.account.intents import Intent
 from twisted_mail.account.messages import MessageStore, Writer
-from twisted_mail.account.state import INBOX
+from twisted_mail.account.state import INBOX, AccountState
 from twisted_mail.account.tree import Initialise, NewMailbox
 from twisted_mail.services import Account, Exclusive
 from twisted_mail.storage.interfaces import (
@@ -39,8 +41,10 @@ from twisted_mail.storage.interfaces import (
 )
 from twisted_mail.values import AccountId, MailboxId, ModSeq
 
-__all__ = ["DEFAULT_MAILBOXES", "AccountService", "AccountSettings"]
+__all__ = ["DEFAULT_MAILBOXES", "AccountService", "AccountSettings", "Notice"]
 
+Notice = Callable[[AccountId, AccountState, Intent[Any], Entry], None]
+"""Account, its state, the intent and its entry. Must not wait, nor change anything."""
 REMEMBERED = 100_000
 """Accounts of which is remembered how far they were shown; some 150 octets each."""
 DEFAULT_MAILBOXES = (
@@ -122,6 +126,8 @@ class AccountService:
         self.forwarding = None if members is None else Forwarding(self, members, node, datacenter)
         self._directory = directory
         self._leases = leases
+        self.notice: Notice | None = None
+        """Told of each entry that this node has committed, once the state has applied it."""
         self._open: dict[AccountId, OpenAccount] = {}
         self._users: dict[AccountId, int] = {}
         self._idle: OrderedDict[AccountId, int] = OrderedDict()
