@@ -21,7 +21,14 @@ def test_the_reference_states_the_limits_that_there_are() -> None:
     text = REFERENCE.read_text("utf-8").partition("## Limits")[2]
     compiling, running = CompileLimits(), RunLimits()
     assert compiling.script_bytes == running.memory_bytes == 1 << 20
-    for figure in (compiling.nesting, compiling.includes, compiling.include_depth, running.redirects, running.actions):
+    for figure in (
+        compiling.nesting,
+        compiling.regexes,
+        compiling.includes,
+        compiling.include_depth,
+        running.redirects,
+        running.actions,
+    ):
         assert re.search(rf"\b{figure}\b", text), figure
     for figure in (running.steps, running.variable_bytes):
         assert f"{figure:,}" in text

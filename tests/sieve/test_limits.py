@@ -6,7 +6,7 @@ from time import process_time
 
 import pytest
 
-from tests.sieve.scripts import A, environment, files, run
+from tests.sieve.scripts import A, environment, fails, files, run
 from twisted_mail.sieve import Message, RunLimits, Script, compile_script
 from twisted_mail.sieve.values import Keep
 
@@ -114,3 +114,50 @@ def test_a_string_that_doubles_ends() -> None:
     outcome = run(text + 'set :length "n" "${a}"; fileinto "${n}";')
     assert outcome.error is None
     assert files(outcome) == ["4096"]
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        'body :regex "[^x]{500}[^y]{500}q"',
+        'header :regex "subject" "[^x]{500}[^y]{500}q"',
+        'body :regex "(a|b)*a(a|b){15}c"',
+        f'body :matches "*{"?" * 200}b*"',
+        f'header :matches "subject" "*{"a?" * 100}b*"',
+        'body :contains :comparator "i;unicode-casemap" "ä"',
+        'header :value "gt" "subject" ["x", "y"]',
+        'string :matches "${long}${long}${long}" "*${long}?b"',
+    ],
+)
+def test_what_looks_long_is_charged_for_as_much(test: str) -> None:
+    octets = b"Subject: " + b"a" * 900_000 + b"\r\n\r\n" + b"a" * (1 << 20)
+    for require in ("", ', "variables"'):
+        if "$" in test and not require:
+            continue
+        text = f'require ["body", "regex", "relational", "comparator-i;unicode-casemap"{require}];\n'
+        if require:
+            text += f'set "long" "{"a" * 4000}";'
+        before = process_time()
+        outcome = run(text + f"if {test} {{ stop; }}\n" * 400, octets)
+        assert process_time() - before < 5
+        assert outcome.error is not None and "steps" in outcome.error.text
+
+
+def test_regular_expressions_are_counted() -> None:
+    keys = ", ".join(f'"k{number}"' for number in range(250))
+    text = 'require "regex";' + f'if header :regex "x" [{keys}] {{ }}\n' * 2
+    assert run(text).error is None
+    assert "500 regular" in fails(text + 'if header :regex "x" "y" { }').text
+
+
+def test_a_regular_expression_looks_at_the_beginning() -> None:
+    octets = b"\r\n" + b"a" * 40_000 + b"b"
+    assert run('require "regex"; require "body"; if body :regex "b" { discard; }', octets).actions == (Keep(),)
+    assert run('require "body"; if body :contains "b" { discard; }', octets).actions != (Keep(),)
+
+
+def test_ten_lists_of_two_thousand_keys_are_no_matter() -> None:
+    keys = ", ".join(f'"bad{number}@example.org"' for number in range(2000))
+    fields = '["from", "to", "cc", "subject"]'
+    text = f"if header :contains {fields} [{keys}] {{ discard; }}" * 10
+    assert run(text, b"X-Large: " + b"x" * 8000 + b"\r\n" + A).error is None

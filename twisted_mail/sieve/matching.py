@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from twisted_mail.sieve.arguments import Arguments
 from twisted_mail.sieve.comparators import COMPARATORS, Comparator
-from twisted_mail.sieve.patterns import Match, glob, plain_glob, regex
+from twisted_mail.sieve.patterns import REGEX_TEXT, Match, glob, glob_weight, plain_glob, regex
 from twisted_mail.sieve.registry import Kind, Tag
 from twisted_mail.sieve.values import SieveError
 
@@ -108,29 +108,31 @@ def compile_matcher(args: Arguments, keys: Texts, at: str, captures: bool = True
         return _contains(comparator, keys)
     captures = captures and args.scope.uses("variables")
     make = _glob if kind == "matches" else _regex
-    if keys.constant is not None:
-        try:
-            for key in keys.constant:
-                make(comparator, key)
-        except SieveError as error:
-            args.fail(error.text, at)
     if kind == "matches" and not captures and keys.constant is not None:
         return _uncaptured(comparator, keys)
-    return _captured(make, comparator, keys, args.line, captures)
+    if kind == "regex" and keys.constant is not None:
+        compilation = args.scope.compilation
+        compilation.regexes += len(keys.constant)
+        if compilation.regexes > compilation.limits.regexes:
+            args.fail(f"more than {compilation.limits.regexes} regular expressions", at)
+    try:
+        return _captured(make, comparator, keys, args.line, captures)
+    except SieveError as error:
+        args.fail(error.text, at)
 
 
-def _spend(run: Run, values: Sequence[str], keys: int) -> None:
-    """Every comparison is one step, and one more for each 256 characters."""
+def _spend(run: Run, values: Sequence[str], keys: int, weight: int, most: int = 1 << 62) -> None:
+    """Eight comparisons are a step, and each 256 characters as many as the *weight* of all keys together."""
     size = 0
     for value in values:
-        size += len(value)
-    run.steps -= len(values) * keys + (size * keys >> 8) + 1
+        size += min(len(value), most)
+    run.steps -= (len(values) * keys >> 3) + (size * weight >> 8) + 1
     if run.steps < 0:
         run.spend(0)
 
 
 def _is(comparator: Comparator, keys: Texts) -> Matcher:
-    fold = comparator.folded or comparator.order
+    fold, cost = comparator.folded or comparator.order, comparator.cost
     constant = keys.constant
     if constant is None:
 
@@ -138,7 +140,7 @@ def _is(comparator: Comparator, keys: Texts) -> Matcher:
             if not values:
                 return False
             wanted = {fold(key) for key in keys(run)}
-            _spend(run, values, len(wanted))
+            _spend(run, values, len(wanted), cost)
             return any(fold(value) in wanted for value in values)
 
         return Matcher(is_any)
@@ -146,7 +148,7 @@ def _is(comparator: Comparator, keys: Texts) -> Matcher:
     disjoint = frozenset(map(fold, constant)).isdisjoint
 
     def is_one(run: Run, values: Sequence[str]) -> bool:
-        _spend(run, values, 1)
+        _spend(run, values, 1, cost)
         return not disjoint(map(fold, values))
 
     def is_one_folded(values: Sequence[str]) -> bool:
@@ -158,7 +160,7 @@ def _is(comparator: Comparator, keys: Texts) -> Matcher:
 
 
 def _contains(comparator: Comparator, keys: Texts) -> Matcher:
-    fold = comparator.folded
+    fold, cost = comparator.folded, comparator.cost
     assert fold is not None
     constant = keys.constant
     if constant is None:
@@ -167,13 +169,13 @@ def _contains(comparator: Comparator, keys: Texts) -> Matcher:
             if not values:
                 return False
             wanted = [fold(key) for key in keys(run)]
-            _spend(run, values, len(wanted))
+            _spend(run, values, len(wanted), len(wanted) + cost)
             return any(key in value for value in map(fold, values) for key in wanted)
 
         return Matcher(contains_any)
 
     wanted = tuple(map(fold, constant))
-    weight = len(wanted)
+    count = len(wanted)
 
     def contains_folded(values: Sequence[str]) -> bool:
         for value in values:
@@ -183,18 +185,21 @@ def _contains(comparator: Comparator, keys: Texts) -> Matcher:
         return False
 
     def contains(run: Run, values: Sequence[str]) -> bool:
-        _spend(run, values, weight)
+        _spend(run, values, count, count + cost)
         return contains_folded([fold(value) for value in values])
 
-    return Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None, weight)
+    return Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None, 1 + (count >> 3))
 
 
 def _uncaptured(comparator: Comparator, keys: Texts) -> Matcher:
     """Globs that nobody can ask for what a wildcard took."""
-    fold = comparator.folded
+    fold, cost = comparator.folded, comparator.cost
     assert fold is not None
     assert keys.constant is not None
     globs = tuple(plain_glob(key, fold) for key in keys.constant)
+    count, weight = len(globs), sum(map(glob_weight, keys.constant))
+    # A header of 1 MB is charged for by 4 kB, not by 256 octets: see `Run.weight`.
+    folded_cost = 1 + (count >> 3) + (weight - count)
 
     def matches_folded(values: Sequence[str]) -> bool:
         for value in values:
@@ -204,35 +209,36 @@ def _uncaptured(comparator: Comparator, keys: Texts) -> Matcher:
         return False
 
     def matches(run: Run, values: Sequence[str]) -> bool:
-        _spend(run, values, len(globs))
+        _spend(run, values, count, weight + cost)
         return matches_folded([fold(value) for value in values])
 
-    return Matcher(matches, matches_folded if comparator.name == "i;ascii-casemap" else None, len(globs))
+    return Matcher(matches, matches_folded if comparator.name == "i;ascii-casemap" else None, folded_cost)
 
 
-def _captured(
-    make: Callable[[Comparator, str], Match], comparator: Comparator, keys: Texts, line: int, captures: bool
-) -> Matcher:
+Maker = Callable[[Comparator, str], tuple[Match, int]]
+
+
+def _captured(make: Maker, comparator: Comparator, keys: Texts, line: int, captures: bool) -> Matcher:
     constant = keys.constant
-    made = tuple(make(comparator, key) for key in constant) if constant is not None else ()
+    made = [make(comparator, key) for key in constant] if constant is not None else []
+    most = REGEX_TEXT if make is _regex else 1 << 62
 
-    def now(run: Run, key: str) -> Match:
+    def now(run: Run, key: str) -> tuple[Match, int]:
         run.spend(_COMPILING + (len(key) >> 4))
         try:
-            return make(comparator, key)
+            found = make(comparator, key)
         except SieveError as error:
             raise SieveError(error.text, line)
+        run.spend(found[1] >> 3)
+        return found
 
     def matches(run: Run, values: Sequence[str]) -> bool:
         if not values:
             return False
-        if constant is None:
-            patterns = tuple([now(run, key) for key in keys(run)])
-        else:
-            patterns = made
-        _spend(run, values, len(patterns))
+        patterns = made if constant is not None else [now(run, key) for key in keys(run)]
+        _spend(run, values, len(patterns), sum([weight for _, weight in patterns]), most)
         for value in values:
-            for match in patterns:
+            for match, _weight in patterns:
                 taken = match(value)
                 if taken is not None:
                     if captures:
@@ -243,12 +249,12 @@ def _captured(
     return Matcher(matches)
 
 
-def _glob(comparator: Comparator, key: str) -> Match:
+def _glob(comparator: Comparator, key: str) -> tuple[Match, int]:
     assert comparator.folded is not None
-    return glob(key, comparator.folded)
+    return glob(key, comparator.folded), glob_weight(key) + comparator.cost
 
 
-def _regex(comparator: Comparator, key: str) -> Match:
+def _regex(comparator: Comparator, key: str) -> tuple[Match, int]:
     return regex(key, comparator.caseless)
 
 
@@ -257,7 +263,7 @@ def _relational(args: Arguments, kind: str, comparator: Comparator, keys: Texts)
     relation = _RELATIONS.get(args.literal("match").lower())
     if relation is None:
         args.fail(f"behind :{kind} one of gt, ge, lt, le, eq, ne is expected", "match")
-    order = comparator.order
+    order, cost = comparator.order, comparator.cost
     constant = keys.constant
     ordered = [order(key) for key in constant] if constant is not None else []
 
@@ -265,7 +271,7 @@ def _relational(args: Arguments, kind: str, comparator: Comparator, keys: Texts)
         if not values:
             return False
         wanted = ordered if constant is not None else [order(key) for key in keys(run)]
-        _spend(run, values, len(wanted))
+        _spend(run, values, len(wanted), len(wanted) + cost)
         return any(relation(value, key) for value in map(order, values) for key in wanted)
 
     if kind == "value":

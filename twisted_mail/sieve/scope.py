@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from twisted_mail.sieve.editing import is_field_name
 from twisted_mail.sieve.lexer import Source
 from twisted_mail.sieve.syntax import Item
 from twisted_mail.sieve.text import Reader, Text, constant, decode_characters, template
@@ -33,8 +34,12 @@ class Compilation:
     capabilities: set[str] = field(default_factory=set)
     """Of all its scripts."""
     needs_body: bool = False
+    fields: set[str] = field(default_factory=set)
+    """Names of header fields, in lower case, that its tests look at."""
     included: dict[tuple[str, str], object] = field(default_factory=dict)
     """Scripts that are included, by location and name: each is compiled once."""
+    regexes: int = 0
+    """Regular expressions so far."""
     places: int = 0
     """That include one."""
     octets: int = 0
@@ -77,6 +82,10 @@ class Scope:
         """Raises: SieveError unless *capability* was required."""
         if capability not in self.required:
             self.source.fail(f'{what} needs: require "{capability}"', at)
+
+    def reads_fields(self, names: Iterable[str]) -> None:
+        """Says which header fields (lower case) a test looks at: a header is then read for these."""
+        self.compilation.fields.update([name for name in names if is_field_name(name)])
 
     def reads_body(self) -> None:
         """Says that the script looks at more than header and size."""
