@@ -117,7 +117,13 @@ def test_points_are_added_and_the_trace_says_why() -> None:
     peer.note(ReverseName("permerror"))
     verdict = now(stage().helo(peer))
     assert (verdict.action, verdict.score) == (Action.ACCEPT, 2.5)
-    assert "'localhost'" in verdict.reason and "no name in the DNS" in verdict.reason
+    assert verdict.reason == (
+        "The peer said 'localhost' of itself: it has no dot, so it names no host on the Internet; "
+        "the peer's address has no name in the DNS"
+    )
+    peer = client(PUBLIC, "mx.public.example")
+    peer.note(ReverseName("permerror"))
+    assert now(stage().helo(peer)).reason == "The peer's address has no name in the DNS"
 
 
 def test_a_check_can_refuse() -> None:

@@ -37,6 +37,7 @@ CHECKS: Final[Mapping[str, str]] = {
 }
 """What can be found, in the order in which it is looked for."""
 
+_OF_THE_ADDRESS: Final = frozenset({"no_reverse", "unconfirmed_reverse", "dynamic"})
 REJECT: Final = "reject"
 DEFAULTS: Final[Mapping[str, float | str]] = {
     "syntax": 1.5,
@@ -211,13 +212,21 @@ class Helo:
                 counted.append(check)
         if not counted:
             return ACCEPTED
-        said = client.helo[:100]
-        reason = f"The peer said {said!r} of itself: " + "; ".join(CHECKS[check] for check in counted)
+        reason = _sentence(client.helo[:100], counted)
         facts = {"helo": ", ".join(counted)}
         if refused:
             answer = Answer(550, "5.7.1", f"HELO refused: {CHECKS[refused]}")
             return Verdict(action=Action.REJECT, reason=reason, answer=answer, score=score, facts=facts)
         return Verdict(reason=reason, score=score, facts=facts)
+
+
+def _sentence(said: str, counted: list[str]) -> str:
+    of_the_name = [CHECKS[check] for check in counted if check not in _OF_THE_ADDRESS]
+    of_the_address = [CHECKS[check] for check in counted if check in _OF_THE_ADDRESS]
+    if of_the_name:
+        of_the_name[0] = f"The peer said {said!r} of itself: {of_the_name[0]}"
+    sentence = "; ".join([*of_the_name, *of_the_address])
+    return sentence[0].upper() + sentence[1:]
 
 
 def _like_at_home(name: str, address: str) -> bool:
