@@ -131,10 +131,16 @@ class MilterSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicySettings:
-    """A policy server of Postfix's protocol: postgrey, policyd-spf, … They are asked at RCPT, in this order."""
+    """A policy server of Postfix's protocol: postgrey, policyd-spf, … They are asked in this order."""
 
     address: str = setting(_ADDRESS, None, "Where it listens.", "must be given")
     name: str = setting(Text("a name", r"[a-z0-9_-]{0,32}"), "", "In traces and metrics. Empty: `policy1`, `policy2` and so on.")
+    at: tuple[str, ...] = setting(
+        Many(Choice(("connect", "helo", "mail", "rcpt", "message")), least=1),
+        ["rcpt"],
+        "When it is asked; most such servers want to be asked about recipients only. `message`: END-OF-MESSAGE.",
+    )
+    context: str = setting(Text("a word", r"[!-~]{0,100}"), "", "What it is told as policy_context.")
     outbound: bool = setting(Flag(), False, "Whether it is asked about your own users too.")
     timeout: float = _timeout("10s")
     when_down: str = _when_down()

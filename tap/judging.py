@@ -31,7 +31,7 @@ from twisted_mail.filters.rspamd import Rspamd
 from twisted_mail.filters.spamassassin import SpamAssassin
 from twisted_mail.filters.spf import CheckHost
 from twisted_mail.filters.spf_stage import SPFStage
-from twisted_mail.filters.values import Action, WhenDown
+from twisted_mail.filters.values import Action, Moment, WhenDown
 from twisted_mail.filters.wires import Dial, Place, dial
 from twisted_mail.storage import Backend
 from twisted_mail.tap.counting import filter_metrics
@@ -126,7 +126,15 @@ def _built(
         add(Greylisting(backend.cache, backend.records, time.time, delay))
     for number, policy in enumerate(settings.policies, 1):
         name = _named(policy.name, "policy", number)
-        stage = Policy(Place.parse(policy.address), call, reactor.seconds, name=name, outbound=policy.outbound)
+        stage = Policy(
+            Place.parse(policy.address),
+            call,
+            reactor.seconds,
+            name=name,
+            moments=[Moment(each) for each in policy.at],
+            outbound=policy.outbound,
+            context=policy.context,
+        )
         add(stage, "policies", policy.timeout, policy.when_down)
     for number, milter in enumerate(settings.milters, 1):
         name = _named(milter.name, "milter", number)
