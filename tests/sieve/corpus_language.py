@@ -175,7 +175,7 @@ LANGUAGE: Final[list[Pair]] = [
         each("", 'header :matches "x-raw" "caf? au lait"\nheader :matches "x-raw" "caf?? au lait"'),
         "encoded",
         ours=("fileinto 1",),
-        why="RFC 5228 section 2.7.1: a question mark is one character, however many octets that has",
+        why="chosen: a question mark is one character; RFC 5228 section 2.7.1 has one octet by this comparator",
     ),
     Pair(
         "address",
