@@ -11,6 +11,7 @@ from tests.delivery.queue_house import Death
 from tests.delivery.sorting_house import ANN, BOB, EVE, SortingHouse, SortingNode, mail, parsed
 from tests.delivery.support import run
 from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.filters.values import Action
 from twisted_mail.services import MailRefused, Refusal
 from twisted_mail.storage.interfaces import Alias, Unavailable
 
@@ -328,6 +329,13 @@ def test_an_answer_to_one_of_us_is_filtered_too_and_not_answered(house: SortingH
     node = give(house, AWAY, mail(sender=BOB), sender=BOB)
     house.go_on(2)
     assert house.boxes(node, BOB) == {"INBOX": 1} and house.boxes(node, ANN) == {"INBOX": 1}
+
+
+def test_junk_is_not_answered_by_a_script_that_looks_at_it(house: SortingHouse) -> None:
+    house.script(ANN, 'require ["vacation", "spamtest"]; if spamtest :is "9" { discard; } vacation "away";')
+    node = SortingNode(house)
+    house.judged(node, ANN, mail(), Judgement(action=Action.JUNK, score=6.0, percent=60, verified=True))
+    assert house.world.sent == {} and any("it is junk" in line for line in node.story)
 
 
 # --- duplicate

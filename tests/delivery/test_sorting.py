@@ -309,6 +309,13 @@ def test_junk_is_shown_only_to_scripts_that_ask_for_spam(house: SortingHouse) ->
     assert house.boxes(node, ANN) == {"Junk": 1, "Archive": 1, "INBOX": 1}
 
 
+def test_junk_on_which_a_script_fails_stays_junk(house: SortingHouse) -> None:
+    house.script(ANN, 'require ["spamtest", "include"]; if spamtest :is "1" { keep; } include :personal "gone";')
+    node = SortingNode(house)
+    house.judged(node, ANN, mail(), SPAM)
+    assert house.boxes(node, ANN) == {"Junk": 1, "INBOX": 1}, "and the owner is told"
+
+
 @pytest.mark.parametrize("straight", [True, False], ids=["straight", "queued"])
 def test_what_is_in_quarantine_gets_into_no_mailbox(house: SortingHouse, straight: bool) -> None:
     node = SortingNode(house, straight=straight)

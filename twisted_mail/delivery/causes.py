@@ -16,6 +16,7 @@ from twisted_mail.delivery.resolution import Resolution
 from twisted_mail.delivery.sorting import Arrival, Sorted, usual_place
 from twisted_mail.delivery.trace import HopCount
 from twisted_mail.delivery.vacation import canonical, from_addresses, is_addressed, never_answered
+from twisted_mail.filters.values import Action
 from twisted_mail.mime import all_values
 from twisted_mail.services import Account, MailRefused, PreparedMessage
 from twisted_mail.sieve.addressing import outbound_address
@@ -184,6 +185,8 @@ class Causes:
         """Why not; empty: it is to be given, unless it was. Raises: StorageError."""
         if not self._sends:
             return "no mail of ours can be sent"
+        if copy.judgement is not None and copy.judgement.action >= Action.JUNK:
+            return "it is junk"
         theirs = {address for each in vacation.addresses if (address := canonical(each))}
         why = never_answered(arrival.sender, header, {*own, *theirs})
         if why:

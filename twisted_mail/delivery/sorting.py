@@ -136,9 +136,9 @@ class Sorter:
         self._learned = learned
 
     async def sort(
-        self, state: AccountState, copy: Copy, prepared: PreparedMessage, arrival: Arrival, now: float, user: str = ""
+        self, state: AccountState, copy: Copy, prepared: PreparedMessage, arrival: Arrival, now: float
     ) -> Sorted:
-        """Raises: Quarantined, StorageError. *user*: the account's own address, where it is known."""
+        """Raises: Quarantined, StorageError."""
         judgement = copy.judgement
         if judgement is not None and judgement.action >= Action.QUARANTINE:
             raise Quarantined("; ".join(judgement.trace) or "a filter wants it kept from its recipient")
@@ -152,13 +152,13 @@ class Sorter:
             junk, why = junk_reason(state.settings, judgement, arrival.sender, prepared.header)
         active = await self._scripts.active(copy.account) if self._scripts is not None else None
         said = (*said, why) if why else said
+        usual = junk_place(state, arrival.received) if junk else usual_place(state, copy.detail)
         if active is None or (junk and not _asks_about_spam(active.script)):
-            place = junk_place(state, arrival.received) if junk else usual_place(state, copy.detail)
-            return Sorted(places=(place,), trace=said)
+            return Sorted(places=(usual,), trace=said)
         if active.script is None:
-            return self._unsorted(state, copy, active, str(active.error), said)
+            return _unsorted(usual, active, str(active.error), said)
         message = Message(await _shown(prepared, active.script), prepared.size, prepared.root)
-        environment = self._environment(state, copy, arrival, now, user)
+        environment = self._environment(state, copy, arrival, now)
         try:
             outcome = active.script.run(message, environment, self._settings.limits)
         except SieveError as error:
@@ -167,21 +167,12 @@ class Sorter:
             self._log.failure("a script of {account} failed", account=copy.account)
             outcome = Outcome(actions=(Keep(),), error=SieveError(f"it cannot be run ({type(error).__name__})"))
         if outcome.error is not None:
-            return self._unsorted(state, copy, active, str(outcome.error), (*said, *outcome.trace))
+            return _unsorted(usual, active, str(outcome.error), (*said, *outcome.trace))
         return replace(
             _sorted(state, copy, outcome, arrival), message=message, trace=(*said, *outcome.trace)
         )
 
-    def _unsorted(
-        self, state: AccountState, copy: Copy, active: ActiveScript, why: str, trace: Sequence[str]
-    ) -> Sorted:
-        """RFC 5228 section 2.10.6: the implicit keep."""
-        told = f"the script {active.name!r} failed: {why}"
-        return Sorted(places=(usual_place(state, copy.detail),), failed=active, error=why, trace=(*trace, told))
-
-    def _environment(
-        self, state: AccountState, copy: Copy, arrival: Arrival, now: float, user: str
-    ) -> RunEnvironment:
+    def _environment(self, state: AccountState, copy: Copy, arrival: Arrival, now: float) -> RunEnvironment:
         judgement = copy.judgement or Judgement()
         hostname = self._settings.hostname
         items = {
@@ -198,7 +189,7 @@ class Sorter:
             mailboxes=AccountMailboxes(state),
             envelope_from=arrival.sender,
             envelope_to=copy.address,
-            user=user,
+            user=copy.user,
             envelope_auth=judgement.login,
             now=now,
             zone=arrival.zone,
@@ -209,6 +200,12 @@ class Sorter:
             seen=Seen(state, copy.delivery.octets, now),
             envelope_extra=judgement.envelope,
         )
+
+
+def _unsorted(usual: Place, active: ActiveScript, why: str, trace: Sequence[str]) -> Sorted:
+    """RFC 5228 section 2.10.6: the implicit keep."""
+    told = f"the script {active.name!r} failed: {why}"
+    return Sorted(places=(usual,), failed=active, error=why, trace=(*trace, told))
 
 
 def _asks_about_spam(script: Script | None) -> bool:
