@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, TCP6ClientEndpoint, UNIXClientEndpoint
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, connectionDone
@@ -227,6 +228,10 @@ def dial(reactor: Any) -> Dial:
         endpoint: Any
         if place.path:
             endpoint = UNIXClientEndpoint(reactor, place.path, timeout=seconds)
+        elif isIPAddress(place.host):  # a name's endpoint costs twice the CPU of all the rest
+            endpoint = TCP4ClientEndpoint(reactor, place.host, place.port, timeout=seconds)
+        elif isIPv6Address(place.host):
+            endpoint = TCP6ClientEndpoint(reactor, place.host, place.port, timeout=seconds)
         else:
             endpoint = HostnameEndpoint(reactor, place.host, place.port, timeout=seconds)
         try:
