@@ -11,11 +11,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from twisted.internet import ssl as twisted_ssl
 
-__all__ = ["pair", "trusting"]
+__all__ = ["pair", "pem", "trusting"]
 
 
-def pair() -> tuple[Any, bytes]:
-    """A context factory with a fresh certificate, and the certificate's DER."""
+def pem() -> bytes:
+    """A fresh certificate and its key."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -29,11 +29,17 @@ def pair() -> tuple[Any, bytes]:
         .not_valid_after(now + datetime.timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
-    pem = certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
+    return certificate.public_bytes(serialization.Encoding.PEM) + key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+
+
+def pair() -> tuple[Any, bytes]:
+    """A context factory with a fresh certificate, and the certificate's DER."""
+    both = pem()
+    certificate = x509.load_pem_x509_certificate(both)
     return (
-        twisted_ssl.PrivateCertificate.loadPEM(pem).options(),
+        twisted_ssl.PrivateCertificate.loadPEM(both).options(),
         certificate.public_bytes(serialization.Encoding.DER),
     )
 

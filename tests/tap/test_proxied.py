@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import smtplib
 from collections.abc import Callable
 from typing import Any
 
@@ -14,13 +15,18 @@ from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.certificates import pair, pem, trusting
 from tests.services import running
 from tests.services.haproxy import HAProxy
+from tests.smtp.fakes import FakeIntake
 from tests.test_proxy_protocol import TLS, v2
 from twisted_mail.connections import peer_at
 from twisted_mail.services import Peer
+from twisted_mail.smtp.profiles import MX, Limits
+from twisted_mail.smtp.server import SMTPServerFactory
 from twisted_mail.tap.configuration import ConfigurationError, load
 from twisted_mail.tap.listeners import AdoptedSocket, ConnectionCounts, Gate, adopt_all, bind_all
 from twisted_mail.tap.proxied import Proxying, Trusted, bare
@@ -212,7 +218,7 @@ def test_networks_are_trusted_in_either_form_of_an_address(address: str, believe
 
 
 def configured(**variables: str) -> Configuration:
-    names = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
+    names = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve")
     environment = {f"TWISTED_MAIL__LISTEN__{name.upper()}": "" for name in names}
     return load(None, environment | {f"TWISTED_MAIL__{name}": value for name, value in variables.items()})
 
@@ -347,3 +353,47 @@ class SocketTests(TestCase):
     async def test_haproxy_speaks_version_2_with_its_checksum(self) -> None:
         options = "send-proxy-v2 proxy-v2-options crc32c,ssl,unique-id,authority"
         self.assertFalse((await self.through_haproxy(options)).secure)
+
+    def mail_server(self, **options: Any) -> int:
+        """The port of a real SMTP server behind a gate."""
+        self.intake = FakeIntake()
+        configuration = configured(LISTEN__SMTP="haproxy:tcp:0:interface=127.0.0.1", SMTP__TRUSTED="127.0.0.0/8")
+        (listener,) = bind_all(reactor, configuration, ConnectionCounts(total=0, per_address=0))
+        self.addCleanup(listener.close)
+        tls, _ = pair()
+        listener.open(SMTPServerFactory(MX, self.intake, None, Limits(), tls, reactor, "mx.example.org", **options))
+        port: Any = listener.port
+        return int(port.getHost().port)
+
+    async def sent(self, proxy: HAProxy) -> tuple[bool, Peer]:
+        """Send a message by TLS; whether STARTTLS was offered, and who the peer was."""
+        proxy.start()
+
+        def send() -> bool:
+            with smtplib.SMTP_SSL(
+                "127.0.0.1", proxy.port, "x.example", timeout=10, context=trusting(), source_address=("127.0.0.78", 0)
+            ) as client:
+                client.sendmail("a@b.example", ["ann@example.org"], b"Subject: a\r\n\r\nb\r\n")
+                return client.has_extn("starttls")
+
+        try:
+            offered = await deferToThread(send)
+        finally:
+            proxy.stop()
+        ((envelope, _),) = self.intake.messages
+        return offered, envelope.peer
+
+    async def test_tls_goes_through_the_proxy_to_a_listener_that_is_encrypted_from_the_start(self) -> None:
+        port = self.mail_server(implicit_tls=True)
+        offered, peer = await self.sent(HAProxy(running.new_folder("haproxy-tls"), port, "send-proxy-v2"))
+        self.assertEqual((offered, peer.address, peer.secure), (False, "127.0.0.78", True))
+        self.assertIn("tls-server-end-point", peer.channel_bindings)
+
+    async def test_tls_that_haproxy_ends_counts_as_tls_where_it_says_so(self) -> None:
+        folder = running.new_folder("haproxy-ends-tls")
+        (folder / "pair.pem").write_bytes(pem())
+        options = "send-proxy-v2 proxy-v2-options ssl,crc32c"
+        proxy = HAProxy(folder, self.mail_server(), options, f"ssl crt {folder / 'pair.pem'}")
+        offered, peer = await self.sent(proxy)
+        self.assertEqual((offered, peer.address, peer.secure, peer.channel_bindings), (False, "127.0.0.78", True, {}))
+        self.assertRegex(peer.tls_description, r"^TLS1\.[23]")
