@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from twisted_mail.sieve.addressing import outbound_address
 from twisted_mail.sieve.arguments import Arguments
@@ -77,12 +78,26 @@ def file_into(args: Arguments, mailbox: Text, at: str) -> Callable[[Run], FileIn
 
 def _fileinto(args: Arguments) -> Step:
     line, keep = args.line, args.flag("copy")
-    make = file_into(args, args.text("mailbox"), "mailbox")
+    mailbox = args.text("mailbox")
+    make = file_into(args, mailbox, "mailbox")
+    if mailbox.constant is not None and not any(map(args.given, ("flags", "create", "specialuse", "mailboxid"))):
+        return _plain_fileinto(FileInto(mailbox.constant), line, keep)
 
     def step(run: Run) -> None:
         action = make(run)
         run.act(action, line, keep=keep)
         run.tell(line, f'fileinto "{action.mailbox}"{", a copy" if keep else ""}')
+
+    return step
+
+
+def _plain_fileinto(action: FileInto, line: int, keep: bool) -> Step:
+    """What nearly all of them are: always the same."""
+    sentence = f'line {line}: fileinto "{action.mailbox}"{", a copy" if keep else ""}'
+
+    def step(run: Run) -> None:
+        run.act(replace(action, flags=run.flags) if run.flags else action, line, keep=keep)
+        run.note(sentence)
 
     return step
 
