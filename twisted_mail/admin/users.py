@@ -18,6 +18,7 @@ from twisted_mail.admin.opening import Store, check_address, check_domain
 from twisted_mail.admin.output import size_text
 from twisted_mail.admin.passwords import Chosen, asks_password
 from twisted_mail.admin.problems import Problem, Status
+from twisted_mail.filters.bayes import forget_learned
 from twisted_mail.storage.interfaces import AccountRecord, Alias
 from twisted_mail.tap.stores import datacenter_of
 from twisted_mail.values import AccountId
@@ -103,11 +104,15 @@ async def create_user(
 
 
 async def erase_account(store: Store, account: AccountId) -> None:
-    """Forget the account's search shard, lists, message rows and log. Blobs that nobody else holds are swept later."""
+    """Forget the account's search shard, lists, what it has taught, message rows and log.
+
+    Blobs that nobody else holds are swept later.
+    """
     if store.backend.search is not None:
         await store.backend.search.drop(account)
     for bucket in await _list_buckets(store, account):
         await store.backend.lists.drop(account, bucket)
+    await forget_learned(store.backend.records, str(account))
     store.accounts.forget(account)
     async for _ in store.accounts.store.erase(account):
         pass

@@ -22,7 +22,7 @@ from twisted_mail.filters.word_table import SHARDS, WordTable
 from twisted_mail.filters.words import Words, words_in
 from twisted_mail.storage.interfaces import Records, StorageError
 
-__all__ = ["Bayes", "BayesSettings"]
+__all__ = ["Bayes", "BayesSettings", "forget_learned"]
 
 _SHARD_OCTETS: Final = 32_768
 _REMEMBERED_SECONDS: Final = 180 * 86_400.0
@@ -111,12 +111,11 @@ class Bayes:
 
     async def forget(self, user: str) -> None:
         """All that was learned for an account. Raises: FilterDown."""
+        self._tables.pop(user, None)
         try:
-            for key in ("totals", *(f"words/{number}" for number in range(SHARDS))):
-                await self._records.delete(_space(user), key)
+            await forget_learned(self._records, user)
         except StorageError as error:
             raise FilterDown(f"what was learned cannot be forgotten: {error}") from error
-        self._tables.pop(user, None)
 
     async def _teach(self, octets: bytes, user: str, kind: bytes | None) -> bool:
         words = words_in(octets)
@@ -186,6 +185,14 @@ class Bayes:
         table.changed.clear()
 
 
+async def forget_learned(records: Records, user: str) -> None:
+    """Delete what any process has learned for *user*. Raises: StorageError."""
+    for space in (_space(user), *(_taught(user, digit) for digit in "0123456789abcdef")):
+        while found := await records.list(space):
+            for record in found:
+                await records.delete(space, record.key)
+
+
 def _space(user: str) -> str:
     return f"bayes/{user}"
 
@@ -193,4 +200,8 @@ def _space(user: str) -> str:
 def _place(user: str, words: Words) -> tuple[str, str]:
     """Where is kept what a message was learned as; its words are its name, for its first fields change on its way."""
     name = hashlib.blake2b(b"".join([word.to_bytes(4, "big") for word in sorted(words)]), digest_size=16).hexdigest()
-    return f"bayes-taught/{user}/{name[0]}", name
+    return _taught(user, name[0]), name
+
+
+def _taught(user: str, digit: str) -> str:
+    return f"bayes-taught/{user}/{digit}"
