@@ -341,6 +341,8 @@ class JudgedMail:
         self._resolve = resolve
         self._reading: Reading = passage.read()
         self._held = HeldMessage(mail, judge.spools.begin())
+        self._judged_at = 0.0
+        """The story goes on from here: what delivery has to tell comes after it."""
 
     async def write(self, chunk: bytes) -> None:
         """See `services.Incoming`."""
@@ -365,6 +367,7 @@ class JudgedMail:
 
     async def _finish(self) -> Sequence[Outcome]:
         findings = [*self._passage.findings(), *await self._reading.finish(self._held)]
+        self._judged_at = self._judge.wall()
         worst = worst_of(findings, self._judge.gauntlet.order)
         decision = self._decide(findings, worst)
         envelope, shown = await self._changed(decision)
@@ -464,7 +467,7 @@ class JudgedMail:
         ids = ", ".join(str(outcome.delivery) for outcome in outcomes[:5] if outcome.delivery is not None)
         self._judge.tell(
             Chapter(
-                at=self._judge.wall(),
+                at=self._judged_at,
                 what=what,
                 id=mail.id,
                 message_id=next(
