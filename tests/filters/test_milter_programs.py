@@ -1,4 +1,4 @@
-"""Real milters: Debian's OpenDKIM and clamav-milter."""
+"""Real milters: Debian's OpenDKIM, clamav-milter, and rspamd's proxy."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from tests.services import running
 from tests.services.clamav_milter import clamav_milter
 from tests.services.clamd import EICAR
 from tests.services.opendkim import OpenDKIM
+from tests.services.processes import free_port
+from tests.services.rspamd import Rspamd
+from tests.services.spamd import GTUBE
 from tests.signatures.support import RSA
 from twisted_mail.filters.milter import Milter
 from twisted_mail.filters.values import Action, Client, FilterDown, Mail, Verdict
@@ -165,6 +168,34 @@ class ClamAVMilterTests(Programs):
         milter = self.milter(f"127.0.0.1:{clamav_milter().port}", "clamav-milter")
         octets = PLAIN + b"0123456789abcdef\r\n" * 50_000
         self.assertEqual((await self.show(milter, self.mail(milter), octets)).action, Action.ACCEPT)
+
+
+class RspamdTests(Programs):
+    """rspamd's proxy, in milter mode."""
+
+    async def test_spam_is_refused_and_the_rest_is_marked(self) -> None:
+        port = free_port()
+        more = f"""
+worker "rspamd_proxy" {{
+    bind_socket = "127.0.0.1:{port}";
+    milter = yes;
+    timeout = 8s;
+    count = 1;
+    upstream "local" {{ default = yes; self_scan = yes; }}
+}}
+"""
+        server = Rspamd(running.new_folder("rspamd-milter"), more)
+        server.start()
+        server.process.wait("127.0.0.1", port, 30)
+        try:
+            milter = self.milter(f"127.0.0.1:{port}", "rspamd")
+            mail = self.mail(milter)
+            spam = await self.show(milter, mail, PLAIN.replace(b"Hello", GTUBE))
+            self.assertEqual(spam.action, Action.REJECT)
+            self.assertIn("Gtube", spam.reason)
+            self.assertEqual((await self.show(milter, a_mail(mail.client), PLAIN)).action, Action.ACCEPT)
+        finally:
+            server.stop()
 
 
 class GoneTests(Programs):
