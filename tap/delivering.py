@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted_mail import __version__
+from twisted_mail.account.service import AccountService
 from twisted_mail.delivery import (
     Bodies,
     DeliveryCounts,
@@ -26,7 +27,6 @@ from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.dns.resolver import Resolver
 from twisted_mail.filters.bayes import Bayes, BayesSettings
 from twisted_mail.queueing.leasing import LeaseSettings
-from twisted_mail.services import Accounts
 from twisted_mail.sieve import compile_script
 from twisted_mail.sieve.values import RunLimits
 from twisted_mail.storage import Backend
@@ -34,6 +34,7 @@ from twisted_mail.tap.judging import Judging
 from twisted_mail.tap.rejecting import Rejections
 from twisted_mail.tap.relaying import Relaying
 from twisted_mail.tap.settings import Configuration
+from twisted_mail.tap.teaching import teaching
 from twisted_mail.values import DeliveryId
 
 __all__ = ["Delivering"]
@@ -50,7 +51,7 @@ class Delivering:
         reactor: Any,
         configuration: Configuration,
         backend: Backend,
-        accounts: Accounts,
+        accounts: AccountService,
         in_thread: Callable[..., Any],
         dns: Resolver,
         node: str,
@@ -86,6 +87,8 @@ class Delivering:
             points = filters.bayes_points
             learner = BayesSettings(least=filters.bayes_least, spam_points=points, ham_points=-points * 2 / 3)
             self.bayes = Bayes(backend.records, reactor.seconds, learner)
+        self.lessons = teaching(filters, reactor, backend, accounts, self.bayes)
+        """How users teach filters; None: there is nobody to teach."""
         self.worker: DeliveryWorker | None = None
         self._intake: MailIntake | None = None
         self._internal: InternalMail | None = None
@@ -154,9 +157,13 @@ class Delivering:
         )
         self._internal = InternalMail(self._intake, self.queue, outbound)
         self.judging.reporting.open(outbound)
+        if self.lessons is not None:
+            self.lessons.start()
 
     async def stop(self) -> None:
-        """Write down what was counted."""
+        """Write down what was counted, and what was not taught yet."""
+        if self.lessons is not None:
+            await self.lessons.stop()
         await self.judging.reporting.stop()
 
     def _placer(self, relaying: Relaying | None) -> Placer:
