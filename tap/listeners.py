@@ -73,8 +73,9 @@ _REFUSALS: Final[Mapping[str, bytes]] = {
     "lmtp": b"421 4.7.0 Too many connections, try again later\r\n",
     "imap": b"* BYE [LIMIT] Too many connections\r\n",
     "pop3": b"-ERR [SYS/TEMP] Too many connections\r\n",
+    "managesieve": b'BYE (TRYLATER) "Too many connections"\r\n',
 }
-"""What a refused connection is told, by listener (RFC 5321 section 3.8, RFC 9051 section 7.1.5, RFC 3206); one that is
+"""What a refused connection is told, by listener (RFC 5321 section 3.8, RFC 9051 section 7.1.5, RFC 3206, RFC 5804); one that is
 encrypted from the start is only closed: a handshake costs more than it is worth."""
 
 

@@ -101,6 +101,12 @@ class ListenSettings:
     pop3s: tuple[str, ...] = setting(
         Many(Endpoint()), ["tcp:8995"], "POP3, encrypted from the start. The usual port is 995."
     )
+    managesieve: tuple[str, ...] = setting(
+        Many(Endpoint()),
+        ["tcp:8419"],
+        "ManageSieve, by which users upload the scripts that sort their mail (RFC 5804), encrypted by STARTTLS. The usual "
+        "port is 4190.",
+    )
     http: tuple[str, ...] = setting(
         Many(Endpoint()),
         [],
@@ -114,7 +120,7 @@ class ListenSettings:
     )
 
 
-LISTENERS: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "http")
+LISTENERS: Final = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve", "http")
 """Where people and servers are served; `metrics` is beside them."""
 ROLES: Final = ("smtp", "submission", "lmtp", "imap", "pop3", "managesieve", "http", "delivery", "relay")
 
@@ -437,11 +443,10 @@ class Configuration:
     roles: tuple[str, ...] = setting(
         Many(Choice(ROLES), least=1),
         list(ROLES),
-        "What this node does. `smtp`, `submission`, `lmtp`, `imap`, `pop3`: it opens these listeners, as far as `[listen]` "
-        "names them (`submissions`, `imaps` and `pop3s` go along). `delivery`: mail that it accepts goes straight into "
+        "What this node does. `smtp`, `submission`, `lmtp`, `imap`, `pop3`, `managesieve`: it opens these listeners, as far as "
+        "`[listen]` names them (`submissions`, `imaps` and `pop3s` go along). `delivery`: mail that it accepts goes straight into "
         "the store, and it takes what waits in the queue; without it, everything it accepts is queued for others. "
-        "`relay`: it sends what waits for other domains. `http`: the page for unsubscribing. `managesieve` is taken and "
-        "starts nothing yet.",
+        "`relay`: it sends what waits for other domains. `http`: the page for unsubscribing.",
         "all of them",
     )
     node: str = setting(
@@ -472,7 +477,6 @@ class Configuration:
 
 LATER: Final[Mapping[tuple[str, ...], str]] = MappingProxyType(
     {
-        ("listen", "managesieve"): "there are no scripts",
         ("listen", "https"): "there is no HTTP server",
     }
 )

@@ -21,6 +21,7 @@ from twisted_mail.delivery.worker import DeliveryWorker
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
 from twisted_mail.imap.settings import Settings as IMAPSettings
+from twisted_mail.managesieve.server import ManageSieveServerFactory
 from twisted_mail.pop3.server import POP3ServerFactory
 from twisted_mail.pop3.settings import Settings as POP3Settings
 from twisted_mail.queueing.limits import TooSlow, within
@@ -34,6 +35,7 @@ from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.masking import masked_in
 from twisted_mail.tap.proxied import Trusted
 from twisted_mail.tap.relaying import Relaying, resolver_of
+from twisted_mail.tap.scripts import managesieve_settings, script_store
 from twisted_mail.tap.service import Suite, prepare_data
 from twisted_mail.tap.settings import Configuration, listeners_of
 from twisted_mail.tap.status import Metric, Readiness
@@ -147,6 +149,7 @@ class _Suite:
         self._worker: DeliveryWorker | None = None
         self._worker_ends: Deferred[None] | None = None
         self._threads = Threads(reactor, configuration.threads.passwords, "passwords")
+        self._compiling = Threads(reactor, 1, "scripts")
         self._tls: TLSContexts | None = None
         self._recents = Recents(time.time())
         self._started = False
@@ -272,6 +275,16 @@ class _Suite:
                 hostname,
                 implicit_tls=from_the_start,
             )
+        if name == "managesieve":
+            scripts = script_store(
+                self._configuration,
+                self._stores.backend.directory,
+                changed=self._delivering.scripts.forget if self._delivering is not None else lambda account: None,
+                in_thread=self._compiling.defer,
+            )
+            return ManageSieveServerFactory(
+                scripts, authentication, managesieve_settings(self._configuration), tls, clock, hostname
+            )
         profile = {"smtp": MX, "lmtp": LMTP}.get(name, SUBMISSION)
         return SMTPServerFactory(
             profile,
@@ -332,8 +345,11 @@ class _Suite:
             await self._relay_ends
         elif self._relaying is not None:
             await self._relaying.stop(0.0)
+        if self._delivering is not None:
+            await self._delivering.stop()
         await self._sweeping.stop()
         self._threads.stop()
+        self._compiling.stop()
         self._spool.stop()
         if self._started:
             try:

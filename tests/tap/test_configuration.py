@@ -144,7 +144,7 @@ def test_certificates_for_other_names(tmp_path: Path) -> None:
         ),
         ('[listen]\nimap = ["tcp:1",\n"tcp:1"]', '3: listen.imap[2]: "tcp:1" is taken by listen.imap'),
         ("[listen]", "1: listen: nothing listens anywhere: name at least one of smtp, submission, submissions, lmtp, "
-                     "imap, imaps, pop3, pop3s, http"),
+                     "imap, imaps, pop3, pop3s, managesieve, http"),
         (
             '[auth]\nallow_cleartext = [\n"::1/128",\n"10.0.0.1/8"]',
             '4: auth.allow_cleartext[2]: "10.0.0.1/8" has bits set beyond its prefix; did you mean "10.0.0.0/8"?',

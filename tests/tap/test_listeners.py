@@ -22,7 +22,7 @@ reactor: Any = _reactor
 
 def configured(**listeners: str) -> Configuration:
     environment = {f"TWISTED_MAIL__LISTEN__{name.upper()}": "" for name in (
-        "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")}  # fmt: skip
+        "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve")}  # fmt: skip
     for name, endpoint in listeners.items():
         environment[f"TWISTED_MAIL__LISTEN__{name.upper()}"] = endpoint
     return load(None, environment)

@@ -90,7 +90,7 @@ class Running:
         self.told.mkdir()
         program = folder / "program.py"
         program.write_text(textwrap.dedent(PROGRAM))
-        names = ("SMTP", "SUBMISSION", "SUBMISSIONS", "LMTP", "IMAPS", "POP3", "POP3S")
+        names = ("SMTP", "SUBMISSION", "SUBMISSIONS", "LMTP", "IMAPS", "POP3", "POP3S", "MANAGESIEVE")
         settings = {f"TWISTED_MAIL__LISTEN__{name}": "" for name in names} | {
             "TWISTED_MAIL__LISTEN__IMAP": "tcp:0:interface=127.0.0.1",
             "TWISTED_MAIL__DATA": str(folder / "data"),

@@ -32,7 +32,7 @@ def test_by_default_a_node_does_everything(tmp_path: Path) -> None:
     configuration = load(None, {})
     assert configuration.roles == ROLES
     assert listeners_of(configuration) == (
-        "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s"
+        "smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve"
     )  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_by_default_a_node_does_everything(tmp_path: Path) -> None:
         ('["smtp"]', ("smtp",)),
         ('["imap", "delivery"]', ("imap", "imaps")),
         ('["submission", "relay"]', ("submission", "submissions")),
-        ('["pop3", "lmtp", "http", "managesieve"]', ("lmtp", "pop3", "pop3s")),
+        ('["pop3", "lmtp", "http", "managesieve"]', ("lmtp", "pop3", "pop3s", "managesieve")),
         ('["delivery"]', ()),
     ],
 )

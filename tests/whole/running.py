@@ -16,7 +16,7 @@ from tests.services.processes import free_port
 __all__ = ["PASSWORD", "RunningServer"]
 
 PASSWORD = "wise owls hoot at 3"
-SERVICES = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s")
+SERVICES = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve")
 
 
 class RunningServer:

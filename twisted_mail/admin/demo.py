@@ -148,7 +148,7 @@ class Demo:
     def ports(self) -> dict[str, int]:
         """Listener to port, as the configuration has it."""
         listen = load(self.configuration, {}).listen
-        return {name: int(endpoint_parts(getattr(listen, name)[0])[1][0]) for name in DEV_PORTS}
+        return {name: int(endpoint_parts(at[0])[1][0]) for name in DEV_PORTS if (at := getattr(listen, name))}
 
     def running(self) -> int | None:
         """The process of a server that was left in the background, if it is alive."""

@@ -16,7 +16,10 @@ __all__ = ["endpoint_parts", "greeting", "look"]
 
 SECONDS: Final = 3.0
 IMPLICIT_TLS: Final = ("submissions", "imaps", "pop3s")
-GREETINGS: Final = {"imap": b"* OK", "pop3": b"+OK", "smtp": b"220", "submission": b"220", "lmtp": b"220"}
+GREETINGS: Final = {
+    "imap": b"* OK", "pop3": b"+OK", "smtp": b"220", "submission": b"220", "lmtp": b"220",
+    "managesieve": b'"IMPLEMENTATION"',
+}  # fmt: skip
 
 
 def endpoint_parts(text: str) -> tuple[str, list[str], dict[str, str]]:

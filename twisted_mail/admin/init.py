@@ -28,11 +28,12 @@ __all__ = ["DEV_PORTS", "PORTS", "Made", "configuration_text", "init", "loopback
 
 PORTS: Final[Mapping[str, int]] = {
     "smtp": 25, "submission": 587, "submissions": 465, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995,
+    "managesieve": 4190,
 }  # fmt: skip
-"""The ports that the RFCs gave to the services (RFC 8314, RFC 6409, RFC 5321)."""
+"""The ports that the RFCs gave to the services (RFC 8314, RFC 6409, RFC 5321, RFC 5804)."""
 DEV_PORTS: Final[Mapping[str, int]] = {
     "smtp": 8025, "submission": 8587, "submissions": 8465, "lmtp": 8024,
-    "imap": 8143, "imaps": 8993, "pop3": 8110, "pop3s": 8995,
+    "imap": 8143, "imaps": 8993, "pop3": 8110, "pop3s": 8995, "managesieve": 8419,
 }  # fmt: skip
 """High ports, for which nobody needs to be root."""
 NEEDED: Final = ("postmaster", "abuse")
