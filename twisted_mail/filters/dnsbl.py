@@ -1,9 +1,9 @@
 """Lists in the DNS of who sends spam (DNSBL) and who does not (DNSWL), with weights (RFC 5782).
 
 An address is looked up when it connects, beside the greeting; its answers are waited for at MAIL. The domains of the sender
-and of HELO are looked up in lists of domains (RFC 5782 section 2.2) at MAIL.
+and of HELO are looked up in lists of domains (RFC 5782 section 3) at MAIL.
 
-Three things a list says are not believed: an answer outside 127.0.0.0/8 (section 2.1: the zone is dead and somebody sells
+Three things a list says are not believed: an answer outside 127.0.0.0/8 (the zone is dead and somebody sells
 its name), one of 127.255.255.0/24 (large lists say so that they do not answer *this* resolver), and any answer at all while
 the list also has 127.0.0.1, which no list holds (section 5: it then lists everybody).
 """
@@ -307,7 +307,7 @@ def _unusable(answers: Sequence[str]) -> str:
     """Why some of *answers* say nothing of the peer; empty if all do."""
     for answer in answers:
         if not answer.startswith("127."):
-            return f"it answers {answer}, which is outside 127.0.0.0/8 (RFC 5782 section 2.1)"
+            return f"it answers {answer}, which is outside 127.0.0.0/8"
         if answer.startswith("127.255.255."):
             return f"it answers {answer}: it refuses questions of this resolver"
     return ""

@@ -5,8 +5,8 @@ that a sender with many servers is known again), the sender, the recipient. Firs
 nodes share; if it loses them, strangers wait once more. Who came back often enough is kept in `Records` and waits no more.
 
 Never greylisted: who has logged in or is trusted, whom a list in the DNS speaks for, who came back often enough, and whoever
-`correspondents` knows. The null sender is deferred at the end of the message only, as callbacks would fail otherwise
-(RFC 6647 section 5).
+`correspondents` knows. The null sender is deferred at the end of the message only, as others ask at RCPT with it
+whether an address exists.
 """
 
 from __future__ import annotations
