@@ -95,7 +95,7 @@ class Client(Protocol):
 
 class MailServiceTests(TestCase):
     def service(self, suite: FakeSuite, **settings: str) -> MailService:
-        names = ("SMTP", "SUBMISSION", "SUBMISSIONS", "LMTP", "IMAP", "IMAPS", "POP3", "POP3S")
+        names = ("SMTP", "SUBMISSION", "SUBMISSIONS", "LMTP", "IMAP", "IMAPS", "POP3", "POP3S", "MANAGESIEVE")
         environment = {f"TWISTED_MAIL__LISTEN__{name}": "" for name in names}
         environment["TWISTED_MAIL__LISTEN__IMAP"] = "tcp:0:interface=127.0.0.1"
         environment["TWISTED_MAIL__DATA"] = str(Path(self.mktemp()).absolute())
@@ -186,7 +186,7 @@ class ProbeTests(TestCase):
 
     def service(self, suite: FakeSuite) -> MailService:
         environment = {f"TWISTED_MAIL__LISTEN__{name}": "" for name in ("SMTP", "SUBMISSION", "SUBMISSIONS", "LMTP")}
-        environment |= {f"TWISTED_MAIL__LISTEN__{name}": "" for name in ("IMAPS", "POP3", "POP3S")}
+        environment |= {f"TWISTED_MAIL__LISTEN__{name}": "" for name in ("IMAPS", "POP3", "POP3S", "MANAGESIEVE")}
         for name in ("IMAP", "METRICS"):
             environment[f"TWISTED_MAIL__LISTEN__{name}"] = "tcp:0:interface=127.0.0.1"
         environment["TWISTED_MAIL__DATA"] = str(Path(self.mktemp()).absolute())
