@@ -351,8 +351,9 @@ class _Reading:
         assert self._header is not None
         header, rest = bytes(self._header[:end]), bytes(self._header[end:])
         self._header = None
-        if self._live().wants(Command.HEADER):
-            said = await self._live().fields(list(cut_fields(header)))
+        conversation = self._live()
+        if conversation.wants(Command.HEADER):
+            said = await conversation.fields(list(cut_fields(header)))
             self._transaction.decided = self._milter._decision(said, "in the header")
         if self._decided is None:
             await self._say(Command.END_OF_HEADER, p.simple(Command.END_OF_HEADER), "at the end of the header")

@@ -6,6 +6,7 @@ that their caller says everything to everybody. What goes wrong is FilterDown, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -85,6 +86,10 @@ _ANSWERS: Final = {
 }
 
 
+_NAME: Final = re.compile(rb"[!-~]+\Z")
+_REPLIES: Final = {reply.value: reply for reply in Reply}
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """A filter's answer to one command; with the last one comes what it changes."""
@@ -108,24 +113,19 @@ class Conversation:
         self._seconds = seconds
         self._changes_bytes = changes_bytes
         self._packets = Packets()
-        self._version = VERSION
-        self._steps = Steps(0)
+        self._unwanted: frozenset[Command] = frozenset()
+        self._unanswered: frozenset[Command] = frozenset()
+        self.leading_space = False
+        """Header values go with the space behind the colon."""
         self._macros: dict[Step, tuple[str, ...]] = dict(DEFAULT)
 
     @property
     def ended(self) -> bool:
         return self._wire.ended
 
-    @property
-    def leading_space(self) -> bool:
-        """Header values go with the space behind the colon."""
-        return bool(self._steps & Steps.LEADING_SPACE)
-
     def wants(self, command: Command) -> bool:
         """Whether the filter wants to hear *command*."""
-        if command is Command.DATA and self._version < 4:
-            return False
-        return not self._steps & _NOT_WANTED.get(command, Steps(0))
+        return command not in self._unwanted
 
     # --- the beginning and the end
 
@@ -142,7 +142,12 @@ class Conversation:
         actions, steps = (OFFERED_ACTIONS, OFFERED_STEPS) if answer.version > 2 else (V2_ACTIONS, V2_STEPS)
         if unknown := (answer.actions & ~actions) or (answer.steps & ~steps):
             raise self._broken(f"something was asked for that was not offered ({unknown:#x})")
-        self._version, self._steps = answer.version, answer.steps
+        unwanted = {command for command, step in _NOT_WANTED.items() if answer.steps & step}
+        if answer.version < 4:
+            unwanted.add(Command.DATA)
+        self._unwanted = frozenset(unwanted)
+        self._unanswered = frozenset(command for command, step in _NOT_ANSWERED.items() if answer.steps & step)
+        self.leading_space = bool(answer.steps & Steps.LEADING_SPACE)
         self._macros.update(answer.macros)
 
     def abort(self) -> None:
@@ -167,17 +172,24 @@ class Conversation:
         told = pick(values, self._macros.get(_STEP[command], ())) if command in _STEP else []
         octets = (macros(command, told).encode() if told else b"") + packet.encode()
         await self._wire.send(octets, self._seconds)
-        if self._steps & _NOT_ANSWERED.get(command, Steps(0)):
+        if command in self._unanswered:
             return CONTINUED
         return await self._answer()
 
     async def fields(self, fields: Sequence[tuple[bytes, bytes]]) -> Said:
         """The header's fields, raw values with their folding and all behind the colon; until it has heard enough."""
+        if not self.wants(Command.HEADER):
+            return CONTINUED
+        packets = []
         for name, raw in fields:
             value = raw.replace(b"\r\n", b"\n")
-            if not self.leading_space:
-                value = value.lstrip(b" \t")
-            said = await self.say(Command.HEADER, header(name, value), {})
+            packets.append(header(name, value if self.leading_space else value.lstrip(b" \t")))
+        if Command.HEADER in self._unanswered:
+            await self._wire.send(b"".join([packet.encode() for packet in packets]), self._seconds)
+            return CONTINUED
+        for packet in packets:
+            await self._wire.send(packet.encode(), self._seconds)
+            said = await self._answer()
             if said.reply is not Reply.CONTINUE:
                 return CONTINUED if said.reply is Reply.SKIP else said
         return CONTINUED
@@ -219,10 +231,11 @@ class Conversation:
 
     def _read(self, packet: Packet) -> Said | None:
         """An answer; None: it is none, but a change perhaps. Raises: Malformed."""
-        try:
-            reply = Reply(packet.kind)
-        except ValueError:
-            raise Malformed(f"an unknown answer {packet.kind!r}") from None
+        reply = _REPLIES.get(packet.kind)
+        if reply is None:
+            raise Malformed(f"an unknown answer {packet.kind!r}")
+        if reply is Reply.CONTINUE:
+            return CONTINUED
         if reply not in _ANSWERS:
             return None
         return Said(reply, reply_code(packet.data) if reply is Reply.REPLY_CODE else None)
@@ -262,7 +275,7 @@ def cut_fields(octets: bytes) -> Iterator[tuple[bytes, bytes]]:
             yield name, value
         name, colon, value = line.partition(b":")
         name = name.rstrip(b" \t")
-        if not colon or not name or not all(33 <= octet <= 126 for octet in name):
+        if not colon or not _NAME.match(name):
             name = b""
     if name:
         yield name, value
