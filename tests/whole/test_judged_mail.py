@@ -19,7 +19,6 @@ import pytest
 
 from tests.services import running as services
 from tests.services.clamd import EICAR, Clamd
-from tests.services.processes import free_port
 from tests.services.spamd import GTUBE, spamd
 from tests.whole.running import PASSWORD, RunningServer
 
@@ -41,7 +40,6 @@ class House:
 
     def __init__(self, folder: Path) -> None:
         self.clamd = Clamd(services.new_folder("clamd-whole"))
-        self.managesieve = free_port()
         self.server = RunningServer(
             folder,
             extra=f"""
@@ -60,10 +58,6 @@ spamassassin = {{ address = "{spamd().address}" }}
 clamav = {{ address = "{self.clamd.address}", when_down = "defer", timeout = "10s" }}
 """,
         )
-        text = self.server.config.read_text()
-        listen = f'[listen]\nmanagesieve = ["tcp:{self.managesieve}:interface=127.0.0.1"]\n'
-        self.server.config.write_text(text.replace("[listen]\n", listen, 1))
-
     def start(self) -> None:
         self.clamd.start()
         self.server.populate()
@@ -197,7 +191,7 @@ def test_mail_is_sorted_by_a_script_that_a_client_uploads_and_the_sender_is_answ
     file.write_text(SCRIPT)
     for words in (["--localsieve", str(file), "--upload"], ["--activate"]):
         done = subprocess.run(
-            ["sieve-connect", "--server", "127.0.0.1", "--port", str(house.managesieve), "--user", ANN, "--notlsverify",
+            ["sieve-connect", "--server", "127.0.0.1", "--port", str(house.server.ports["managesieve"]), "--user", ANN, "--notlsverify",
              "--remotesieve", "holiday", "--passwordfd", "0", *words],
             input=PASSWORD + "\n", capture_output=True, text=True, timeout=60,
         )  # fmt: skip
@@ -215,6 +209,8 @@ def test_mail_is_sorted_by_a_script_that_a_client_uploads_and_the_sender_is_answ
 
 
 def test_the_trace_of_a_message_reads_like_a_story(house: House) -> None:
+    with pytest.raises(smtplib.SMTPDataError):
+        house.send(octets_of(letter("a bad story", EICAR.decode())))
     house.send(octets_of(letter("a story")))
     house.wait_for(ANN, "INBOX", b"Subject: a story")
     deadline = time.monotonic() + 10
