@@ -12,6 +12,10 @@ from tests.delivery.sorting_house import ANN, BOB, EVE, SortingHouse, SortingNod
 from tests.delivery.support import run
 from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.filters.values import Action
+from twisted_mail.relay.intake import Outgoing
+from twisted_mail.relay.items import outbound_of
+from twisted_mail.relay.journal import Journal
+from twisted_mail.relay.streams import NORMAL, Stream, Streams
 from twisted_mail.services import MailRefused, Refusal
 from twisted_mail.storage.interfaces import Alias, Unavailable
 
@@ -89,6 +93,31 @@ def test_what_cannot_be_redirected_is_kept(house: SortingHouse, target: str, fie
     node = give(house, f'redirect "{target}";', mail(*fields))
     assert house.boxes(node, ANN) == {"INBOX": 1} and house.world.sent == {}
     assert any(line.startswith(f"not redirected to {target}") for line in node.story)
+
+
+def test_a_redirect_is_a_forward_to_the_relay_which_rewrites_its_sender(house: SortingHouse) -> None:
+    """SRS and ARC are the relay's, for what it takes for a forward (RFC 8617; `relay.departing`)."""
+
+    async def rewrite(sender: str, recipient: str, stream: str) -> str:
+        assert stream == "", "as a forward"
+        return f"srs0=x={sender.replace('@', '=')}@example.org"
+
+    house.script(ANN, f'require "editheader"; addheader "Authentication-Results" "mx.example.org; dkim=pass"; redirect "{ELSEWHERE}";')
+    node = SortingNode(house)
+    outgoing = Outgoing(
+        node.queue, node.bodies, node.inbound.spools, Streams([Stream(NORMAL, ("main",))]), Journal(house.engine.records, "n"),
+        house.clock, wall=house.wall, rewrite=rewrite,
+    )  # fmt: skip
+    found = outgoing.begin
+    house.world.begin = found  # type: ignore[method-assign, assignment]
+    judgement = Judgement(verified=True, envelope={"envid": "abc", "ret": "HDRS"})
+    house.judged(node, ANN, mail("Authentication-Results: mx.example.org; spf=pass"), judgement)
+    [status] = house.items()
+    outbound = outbound_of(status.item)
+    assert (outbound.cause, outbound.address, outbound.author) == ("forward", ELSEWHERE, EVE)
+    assert outbound.sender == "srs0=x=eve=elsewhere.example@example.org"
+    assert (outbound.verified, outbound.results) == (True, "mx.example.org; spf=pass"), "what a script adds is not believed"
+    assert (outbound.envelope_id, outbound.dsn_return) == ("abc", "HDRS")
 
 
 def test_two_users_who_redirect_to_each_other_get_it_once(house: SortingHouse) -> None:

@@ -143,7 +143,7 @@ class Effects:
         header = header_of(found, prepared)
         for forward in caused.forwards:
             try:
-                await self._redirect(copy, prepared, arrival, forward, repeated)
+                await self._redirect(copy, prepared, arrival, header, forward, repeated)
                 trace.append(f"redirected to {forward.address}")
             except MailRefused as error:
                 if error.temporary:
@@ -194,14 +194,21 @@ class Effects:
                 self._log.warn("{action} of {id} may be done again: {why}", action=action, id=copy.delivery, why=error)
 
     async def _redirect(
-        self, copy: Copy, prepared: PreparedMessage, arrival: Arrival, forward: Forward, repeated: bool
+        self,
+        copy: Copy,
+        prepared: PreparedMessage,
+        arrival: Arrival,
+        header: Header,
+        forward: Forward,
+        repeated: bool,
     ) -> None:
         """Raises: StorageError, MailRefused."""
         cause = copy.delivery.caused(f"redirect/{forward.address}")
         front = header_field(REDIRECTED, copy.user or copy.address)
         found = forward.found
         if found.remote and self._outbound is not None:
-            leaving = self._leave(self._outbound, copy, prepared, arrival, front, cause, found.remote)
+            envelope = _envelope(copy, arrival, header)
+            leaving = self._leave(self._outbound, envelope, prepared, front, cause, found.remote)
             await self._once(copy, f"redirect/{forward.address}", repeated, leaving)
         if found.accounts and self._inbound is not None:
             judgement = copy.judgement
@@ -227,23 +234,20 @@ class Effects:
     async def _leave(
         self,
         outbound: OutboundQueue,
-        copy: Copy,
+        envelope: Envelope,
         prepared: PreparedMessage,
-        arrival: Arrival,
         front: bytes,
         cause: DeliveryId,
-        addresses: Sequence[str],
+        to: Sequence[str],
     ) -> None:
         """Raises: StorageError, MailRefused."""
-        leaving = outbound.begin(_envelope(copy, arrival, prepared))
+        leaving = outbound.begin(envelope)
         try:
             await leaving.write(front)
             async for chunk in _without_return_path(prepared):
                 await leaving.write(chunk)
-            ids = [cause] if len(addresses) == 1 else [cause.caused(address) for address in addresses]
-            await leaving.finish(
-                [(id, address, Recipient(address, ())) for id, address in zip(ids, addresses, strict=True)]
-            )
+            ids = [cause] if len(to) == 1 else [cause.caused(address) for address in to]
+            await leaving.finish([(id, address, Recipient(address, ())) for id, address in zip(ids, to, strict=True)])
         except BaseException:
             await leaving.abort()
             raise
@@ -373,13 +377,13 @@ class Effects:
         await self._put(account, copy.delivery.caused("script"), Place(account.state.inbox.id), octets, now)
 
 
-def _envelope(copy: Copy, arrival: Arrival, prepared: PreparedMessage) -> Envelope:
+def _envelope(copy: Copy, arrival: Arrival, header: Header) -> Envelope:
     """What is redirected has the sender that it came with; SRS and ARC are the relay's."""
     judgement = copy.judgement or Judgement()
     results = b""
     if copy.judgement is not None and not judgement.login:
-        # the first such field is ours, since judging puts it in front
-        results = first_value(prepared.header, b"authentication-results") or b""
+        # the first such field is ours, since judging puts it in front; a script's edits come later
+        results = first_value(header.octets, b"authentication-results") or b""
     return Envelope(
         arrival.sender,
         (),
