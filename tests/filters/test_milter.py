@@ -307,6 +307,20 @@ def test_another_helo_is_another_chance() -> None:
     assert world.wires[0].milter.heard[-1] == (Command.HELO, b"good.example\0")
 
 
+def test_the_same_helo_is_said_again_when_tls_has_begun() -> None:
+    milter = ScriptedMilter()
+    world = World(milter)
+    client = Client("192.0.2.1")
+    client.helo = "mail.example.org"
+    drive(world.filter.helo(client))
+    drive(world.filter.helo(client))
+    assert Command.HELO not in milter.macros
+    client.secure, client.tls_description = True, "TLS1.2"
+    drive(world.filter.helo(client))
+    assert milter.commands == "CHH"
+    assert milter.macros[Command.HELO] == {"{tls_version}": "TLSv1.2"}
+
+
 @pytest.mark.parametrize(
     ("command", "heard"), [(Command.CONNECT, "C"), (Command.HELO, "CH"), (Command.MAIL, "CHM"), (Command.RCPT, "CHMR"),
                            (Command.HEADER, "CHMRTL"), (Command.BODY, "CHMRTLLNB")],

@@ -36,8 +36,8 @@ class _Visit:
 
     conversation: Conversation | None = None
     connected: bool = False
-    helo: str = ""
-    """The last one it was told."""
+    helo: tuple[str, bool] = ("", False)
+    """The last one it was told, and whether TLS was active: it is said again then."""
     decided: Verdict | None = None
     """What it has said about the whole connection; it is asked no more."""
     transaction: _Transaction | None = None
@@ -164,7 +164,7 @@ class Milter:
         """The connection to the milter; a new one knows nothing yet."""
         if visit.conversation is None or visit.conversation.ended:
             visit.conversation = None
-            visit.connected, visit.helo = False, ""
+            visit.connected, visit.helo = False, ("", False)
             if (transaction := visit.transaction) is not None:
                 transaction.begun, transaction.no_more_recipients = False, False
                 transaction.recipients.clear()
@@ -180,7 +180,8 @@ class Milter:
 
     async def _catch_up(self, visit: _Visit, client: Client, transaction: _Transaction | None = None) -> None:
         """Say what it has not heard; stops where it decides."""
-        if client.helo != visit.helo and visit.decided is not None and visit.decided.action > Action.ACCEPT and visit.helo:
+        helo = (client.helo, client.secure)
+        if visit.decided is not None and visit.decided.action > Action.ACCEPT and visit.helo[0] and helo != visit.helo:
             visit.decided = None  # another HELO is another chance
         if visit.decided is not None or (transaction is not None and transaction.decided is not None):
             return
@@ -190,9 +191,9 @@ class Milter:
             said = await conversation.say(Command.CONNECT, packet, self._values(client))
             visit.connected = True
             visit.decided = self._decision(said, "at connect", at_connect=True)
-        if visit.decided is None and client.helo and client.helo != visit.helo:
+        if visit.decided is None and client.helo and helo != visit.helo:
             said = await conversation.say(Command.HELO, p.helo(client.helo), self._values(client))
-            visit.helo = client.helo
+            visit.helo = helo
             visit.decided = self._decision(said, "at HELO")
         if transaction is None or visit.decided is not None:
             return
