@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from twisted_mail.admin import doctor_ports, doctor_storage, doctor_tls
+from twisted_mail.admin import doctor_lists, doctor_ports, doctor_storage, doctor_tls
 from twisted_mail.admin.findings import Finding, worst
 from twisted_mail.admin.invocation import Command, Invocation, the_invocation
 from twisted_mail.admin.problems import Problem, Status
@@ -17,7 +17,7 @@ from twisted_mail.tap.settings import Configuration
 
 __all__ = ["doctor"]
 
-SECTIONS: Final = ("config", "tls", "storage", "ports")
+SECTIONS: Final = ("config", "tls", "storage", "ports", "lists")
 
 
 def _configuration(configuration: Configuration) -> list[Finding]:
@@ -44,6 +44,12 @@ def _configuration(configuration: Configuration) -> list[Finding]:
     return findings
 
 
+def _lists(configuration: Configuration) -> list[Finding]:
+    if not doctor_lists.asked(configuration):
+        return [Finding("lists.none", "ok", "no list in the DNS is asked")]
+    return run(lambda reactor: doctor_lists.look(reactor, configuration))
+
+
 def _examine(invocation: Invocation, sections: tuple[str, ...]) -> list[Finding]:
     try:
         configuration = invocation.configuration()
@@ -58,6 +64,7 @@ def _examine(invocation: Invocation, sections: tuple[str, ...]) -> list[Finding]
         "tls": lambda: doctor_tls.look(configuration),
         "storage": lambda: doctor_storage.look(configuration),
         "ports": lambda: doctor_ports.look(configuration),
+        "lists": lambda: _lists(configuration),
     }
     for section in sections:
         found += looks[section]()
@@ -71,9 +78,11 @@ def _examine(invocation: Invocation, sections: tuple[str, ...]) -> list[Finding]
 
 
 @click.command("doctor", cls=Command)
-@click.argument("sections", nargs=-1, type=click.Choice(SECTIONS), metavar="[config|tls|storage|ports]...")
+@click.argument("sections", nargs=-1, type=click.Choice(SECTIONS), metavar="[config|tls|storage|ports|lists]...")
 def doctor(sections: tuple[str, ...]) -> None:
-    """Look whether the server can run here: configuration, certificates, store, ports. Default: all.
+    """Look whether the server can run here: configuration, certificates, store, ports, lists in the DNS.
+
+    Default: all.
 
     Each finding has a code, a severity and a remedy. Exit status 1 if one is an error. Changes nothing.
     """
