@@ -29,7 +29,7 @@ def test_scram_ends_with_what_the_server_proves_in_the_ok() -> None:
     first = now(talk.say(f'AUTHENTICATE "SCRAM-SHA-256" "{encoded(client.first())}"'))
     challenge = base64.b64decode(first.strip().strip(b'"'))
     answer = now(talk.say(f'"{encoded(client.final(challenge))}"'))
-    assert answer.startswith(b'OK (SASL "') and answer.endswith(b'") "logged in"\r\n'), answer
+    assert answer.startswith(b'OK (SASL "') and answer.endswith(b'")\r\n'), answer
     assert base64.b64decode(answer.split(b'"')[1]) == b"v=" + base64.b64encode(client.server_signature)
     assert now(talk.say("LISTSCRIPTS")) == b"OK\r\n"
 

@@ -257,7 +257,8 @@ class Session:
             self._sasl = None
             self._failed_logins = 0
             self.identity = result
-            self._output += ok("logged in", b"SASL " + string(exchange.last) if exchange.last else b"")
+            # with a code there is no text: sieve-connect looks for exactly the line of the example in section 2.1
+            self._output += ok(code=b"SASL " + string(exchange.last)) if exchange.last else ok("logged in")
         else:
             self._output += string(result) + b"\r\n"
 
