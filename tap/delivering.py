@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from twisted_mail import __version__
@@ -79,7 +80,12 @@ class Delivering:
             backend.queue, self.bodies, self.spools, reactor, counts=counts, trouble=lambda: trouble("queue")
         )
         self.judging = Judging(reactor, configuration, backend, self.spools, dns, node)
-        self.scripts = ActiveScripts(backend.directory, reactor, compile_script)
+        self.scripts = ActiveScripts(
+            backend.directory,
+            reactor,
+            partial(compile_script, limits=CompileLimits(script_bytes=configuration.sieve.script_bytes)),
+            in_thread=in_thread,
+        )
         self.bayes: Bayes | None = None
         """What users' moves teach, and what their mail is judged by."""
         filters = configuration.filters

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.defer import Deferred
 
 from tests.delivery.sorting_house import ANN, BOB, EVE, SortingHouse, SortingNode, mail
 from tests.delivery.support import run
 from twisted_mail.delivery.judgement import Judgement, shortened
 from twisted_mail.delivery.junk import junk_reason, read_list, read_threshold
+from twisted_mail.delivery.scripts import ActiveScripts
 from twisted_mail.delivery.sorting import clean_flags
 from twisted_mail.filters.values import Action
 from twisted_mail.sieve import compile_script
@@ -147,6 +151,30 @@ def test_a_new_script_counts_at_once_where_it_is_said_and_soon_elsewhere(house: 
     house.go_on(60)
     house.give(other, ANN)
     assert house.boxes(told, ANN) == {"INBOX": 3}
+
+
+def test_a_long_script_is_compiled_once_in_a_thread_while_other_mail_goes_on(house: SortingHouse) -> None:
+    house.script(ANN, "# " + "x" * 20_000 + '\nrequire "fileinto"; fileinto "Archive";')
+    node = SortingNode(house)
+    gate: Deferred[None] = Deferred()
+    compiled: list[object] = []
+
+    async def thread(call: Callable[[], None]) -> None:
+        await gate
+        call()
+        compiled.append(call)
+
+    node.scripts = ActiveScripts(node.directory, house.clock, compile_script, in_thread=thread)
+    found: list[Any] = []
+    for _ in range(3):
+        Deferred.fromCoroutine(node.scripts.active(house.people[ANN])).addBoth(found.append)
+    given_up = Deferred.fromCoroutine(node.scripts.active(house.people[ANN]))
+    given_up.addErrback(lambda failure: None)
+    given_up.cancel()
+    assert found == [] and run(node.scripts.active(house.people[BOB])) is None
+    gate.callback(None)
+    assert len({active.version for active in found}) == 1 and len(found) == 3 and len(compiled) == 1
+    assert run(node.scripts.active(house.people[ANN])) is not None and len(compiled) == 1
 
 
 def test_while_the_directory_is_down_the_script_of_a_while_ago_counts(house: SortingHouse) -> None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
@@ -27,6 +28,8 @@ __all__ = ["ActiveScript", "ActiveScripts", "Compile", "Script"]
 STALE_SECONDS: Final = 3600.0
 """How long what is known of an account is good enough while the directory does not answer."""
 _INCLUDES: Final = re.compile(r"\binclude\b", re.IGNORECASE)
+QUICK_CHARACTERS: Final = 16_384
+"""A script of so many is compiled at once, in some 20 ms."""
 MAX_INCLUDED: Final = 64
 """Scripts of one account that may be included."""
 MAX_INCLUDED_CHARACTERS: Final = 1 << 20
@@ -85,9 +88,10 @@ class ActiveScripts:
         keep_seconds: float = 60.0,
         accounts: int = 20_000,
         compiled: int = 1_000,
+        in_thread: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
     ) -> None:
         """*common*: scripts that everybody may include as ``:global`` (RFC 6609), by name. At most so many *accounts* and
-        *compiled* texts are remembered."""
+        *compiled* texts are remembered. *in_thread*: where long scripts are compiled (10,000 lines take a second)."""
         self._directory = directory
         self._clock = clock
         self._compile = compile
@@ -95,6 +99,9 @@ class ActiveScripts:
         self._keep_seconds = keep_seconds
         self._accounts: OrderedDict[AccountId, _Known] = OrderedDict()
         self._compiled: OrderedDict[str, Script | SieveError] = OrderedDict()
+        self._making: dict[str, list[Deferred[None]]] = {}
+        """Who waits for versions that are being compiled."""
+        self._in_thread = in_thread
         self._most_accounts = accounts
         self._most_compiled = compiled
 
@@ -137,13 +144,35 @@ class ActiveScripts:
         others = await self._included(account, name, scripts) if _INCLUDES.search(text) else {}
         known = _Known(now, name, _version(text, others))
         self._remember(account, known)
-        compiled = self._compiled.get(known.version)
-        if compiled is None:
-            compiled = self._compiled[known.version] = self._made(text, others)
+        compiled = await self._of_version(known.version, text, others)
+        self._compiled[known.version] = compiled
         self._compiled.move_to_end(known.version)
         while len(self._compiled) > self._most_compiled:
             self._compiled.popitem(last=False)
         return _active(known, compiled)
+
+    async def _of_version(self, version: str, text: str, others: Mapping[str, str]) -> Script | SieveError:
+        """Compiled once, however many deliveries want it at the same time."""
+        while version in self._making:
+            waiting: Deferred[None] = Deferred()
+            self._making[version].append(waiting)
+            await waiting
+        found = self._compiled.get(version)
+        if found is not None:
+            return found
+        size = len(text) + sum(map(len, others.values()))
+        if self._in_thread is None or size <= QUICK_CHARACTERS:
+            return self._made(text, others)
+        made: list[Script | SieveError] = []
+        self._making[version] = []
+        try:
+            await self._in_thread(lambda: made.append(self._made(text, others)))
+            self._compiled[version] = made[0]
+        finally:
+            for waiting in self._making.pop(version):
+                if not waiting.called:  # who waited may have given up
+                    waiting.callback(None)
+        return made[0]
 
     async def _included(self, account: AccountId, name: str, scripts: Mapping[str, bool]) -> dict[str, str]:
         """All others of the account: what of them is included is known only when they are compiled."""
