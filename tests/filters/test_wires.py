@@ -116,6 +116,12 @@ class WireTests(SynchronousTestCase):
         self.clock.advance(5)
         self.failureResultOf(late, FilterDown)
 
+    def test_goodbye_is_not_said_to_who_does_not_listen(self) -> None:
+        self.stream.pauseProducing()
+        self.wire.close()
+        self.assertTrue(self.transport.disconnected)
+        self.assertTrue(self.wire.ended)
+
     def test_a_daemon_that_talks_without_being_asked_is_not_listened_to_for_ever(self) -> None:
         for _ in range(10):
             self.stream.dataReceived(b"x" * 65_536)

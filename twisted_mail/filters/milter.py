@@ -74,7 +74,7 @@ class Milter:
         outbound: bool = False,
         connect_seconds: float = 5.0,
         answer_seconds: float = 60.0,
-        changes_bytes: int = 128 << 20,
+        changes_bytes: int = 64 << 20,
         version: str = "",
     ) -> None:
         """*hostname*, *version*: ours, for the macros ``j`` and ``v``. *outbound*: it sees the mail of our own users too, as

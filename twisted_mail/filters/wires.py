@@ -190,7 +190,9 @@ class _Stream(StreamProtocol):
         self._wake()
 
     def leave(self) -> None:
-        if not self.lost:
+        if self.full:
+            self.abort()  # what it has not taken so far it may never take
+        elif not self.lost:
             self.lost = True
             transport: Any = self.transport
             transport.unregisterProducer()
