@@ -28,7 +28,7 @@ from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
 from twisted_mail.dns.resolver import Resolver
 from twisted_mail.filters.bayes import Bayes, BayesSettings
 from twisted_mail.queueing.leasing import LeaseSettings
-from twisted_mail.sieve import compile_script
+from twisted_mail.sieve import CompileLimits, compile_script
 from twisted_mail.sieve.values import RunLimits
 from twisted_mail.storage import Backend
 from twisted_mail.tap.judging import Judging
