@@ -61,16 +61,19 @@ class Source:
         return SieveError(text, line, at - self._lines[line - 1] + 1)
 
 
-_SPACE = re.compile(r"(?:[ \t\r\n]+|#[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_WORD = re.compile(
-    r"""
-    (?P<text>(?i:text):[ \t]*(?:\#[^\n]*)?\r?\n)
+_BLANK: Final = r"(?:[ \t\r\n]+|\#[^\n]*|/\*.*?\*/)*+"
+"""Possessive: no word is ever found inside of a comment."""
+_SPACE: Final = re.compile(_BLANK, re.DOTALL)
+_WORD: Final = re.compile(
+    _BLANK
+    + r"""(?:
+    (?P<mark>[\[\](){},;])
+    | "(?P<string>[^"\\]*+(?:\\.[^"\\]*+)*+)"
+    | (?P<text>(?i:text):[ \t]*(?:\#[^\n]*)?\r?\n)
     | (?P<name>[A-Za-z_][A-Za-z0-9_]*)
     | :(?P<tag>[A-Za-z_][A-Za-z0-9_]*)
     | (?P<number>[0-9]+)(?P<unit>[KMGkmg]?)(?![A-Za-z0-9_])
-    | "(?P<string>[^"\\]*(?:\\.[^"\\]*)*)"
-    | (?P<mark>[\[\](){},;])
-    """,
+    )""",
     re.VERBOSE | re.DOTALL,
 )
 _LAST_LINE = re.compile(r"^\.\r?(?:\n|\Z)", re.MULTILINE)
@@ -89,44 +92,42 @@ def words_of(source: Source) -> list[Token]:
     if (nul := text.find("\0")) >= 0:
         source.fail("a NUL octet has no place in a script", nul)
     words: list[Token] = []
+    add = words.append
     at = 1 if text.startswith("\ufeff") else 0  # editors put a byte order mark there
-    space, word = _SPACE.match, _WORD.match
-    while True:
-        found = space(text, at)
-        if found is not None:
-            at = found.end()
-        if at >= len(text):
-            words.append(Token(Word.END, "", at))
-            return words
-        found = word(text, at)
-        if found is None:
-            _complain(source, at)
+    word = _WORD.match
+    while (found := word(text, at)) is not None:
+        at = found.end()
         kind = found.lastgroup
-        end = found.end()
-        if kind == "name":
-            words.append(Token(Word.NAME, found["name"].lower(), at))
-        elif kind == "tag":
-            words.append(Token(Word.TAG, found["tag"].lower(), at))
+        if kind == "mark":
+            add(Token(Word.MARK, found[1], at - 1))
         elif kind == "string":
-            value = found["string"]
+            value = found[2]
             if "\\" in value:
                 value = _ESCAPED.sub(r"\1", value)
             if "\n" in value:
                 value = _NEW_LINE.sub("\r\n", value)
-            words.append(Token(Word.STRING, value, at))
+            add(Token(Word.STRING, value, found.start(2) - 1))
+        elif kind == "name":
+            add(Token(Word.NAME, found[4].lower(), found.start(4)))
+        elif kind == "tag":
+            add(Token(Word.TAG, found[5].lower(), found.start(5) - 1))
         elif kind == "unit":
-            words.append(Token(Word.NUMBER, _number(source, found["number"], found["unit"], at), at))
-        elif kind == "mark":
-            words.append(Token(Word.MARK, found["mark"], at))
+            begin = found.start(6)
+            add(Token(Word.NUMBER, _number(source, found[6], found[7], begin), begin))
         else:
-            last = _LAST_LINE.search(text, end)
+            last = _LAST_LINE.search(text, at)
             if last is None:
-                source.fail("this text: has no end (a line of one dot)", at)
+                source.fail("this text: has no end (a line of one dot)", found.start(3))
             # Section 2.4.2: of two dots in front one is taken away; ".x" with one only stays as it is.
-            value = _DOTS.sub("", text[end : last.start()])
-            words.append(Token(Word.STRING, _NEW_LINE.sub("\r\n", value), at))
-            end = last.end()
-        at = end
+            value = _DOTS.sub("", text[at : last.start()])
+            add(Token(Word.STRING, _NEW_LINE.sub("\r\n", value), found.start(3)))
+            at = last.end()
+    space = _SPACE.match(text, at)
+    at = space.end() if space is not None else at
+    if at < len(text):
+        _complain(source, at)
+    add(Token(Word.END, "", at))
+    return words
 
 
 def _number(source: Source, digits: str, unit: str, at: int) -> str:

@@ -33,14 +33,16 @@ _ENCODED: Final = re.compile(
 class Text:
     """One string: call it with the run. `constant` is its value where it is always the same."""
 
-    __slots__ = ("constant", "make")
+    __slots__ = ("_make", "constant")
 
-    def __init__(self, constant: str | None, make: Callable[[Run], str]):
+    def __init__(self, constant: str | None, make: Callable[[Run], str] | None = None):
         self.constant = constant
-        self.make = make
+        self._make = make
 
     def __call__(self, run: Run) -> str:
-        return self.make(run)
+        if self._make is None:
+            return self.constant or ""
+        return self._make(run)
 
 
 class Texts:
@@ -56,12 +58,12 @@ class Texts:
     def __call__(self, run: Run) -> tuple[str, ...]:
         if self.constant is not None:
             return self.constant
-        return tuple(text.make(run) for text in self.texts)
+        return tuple([text(run) for text in self.texts])
 
 
 def constant(value: str) -> Text:
     """A string without variables."""
-    return Text(value, lambda run: value)
+    return Text(value)
 
 
 def decode_characters(value: str) -> str:
