@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+import types
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["CONCURRENT", "TooSlow", "some_at_a_time", "within"]
+__all__ = ["CONCURRENT", "TooSlow", "rest_of", "side_by_side", "some_at_a_time", "within"]
 
 T = TypeVar("T")
 
@@ -20,11 +21,60 @@ TooSlow = TimeoutError
 
 
 async def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-    """The result of *work*, which is cancelled after *seconds* on *clock*. Raises: TooSlow, and what it raises itself."""
-    running = Deferred.fromCoroutine(work)
-    if not running.called:
-        running.addTimeout(seconds, clock)
+    """The result of *work*, which is cancelled after *seconds* on *clock*. Raises: TooSlow, and what it raises itself.
+
+    What never waits costs no Deferred and no timer.
+    """
+    try:
+        awaited = work.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
+    running: Deferred[T] = Deferred.fromCoroutine(rest_of(work, awaited))
+    running.addTimeout(seconds, clock)
     return await running
+
+
+@types.coroutine
+def rest_of(work: Coroutine[Any, Any, T], awaited: Any) -> Generator[Any, Any, T]:
+    """*work* from where it waits for *awaited*, which its `send` has given."""
+    step: Callable[[Any], Any]
+    while True:
+        try:
+            value = yield awaited
+            step = work.send
+        except GeneratorExit:
+            work.close()
+            raise
+        except BaseException as error:
+            step, value = work.throw, error
+        try:
+            awaited = step(value)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
+
+
+async def side_by_side(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results of all, which run at the same time; cancelled together."""
+    results: list[Any] = [None] * len(work)
+    waiting: list[tuple[int, Deferred[T]]] = []
+    try:
+        for at, each in enumerate(work):
+            try:
+                awaited = each.send(None)
+            except StopIteration as end:
+                results[at] = end.value
+            else:
+                waiting.append((at, Deferred.fromCoroutine(rest_of(each, awaited))))
+        for at, running in waiting:
+            results[at] = await running
+    except BaseException:
+        for _, running in waiting:
+            running.addErrback(lambda failure: None)
+            running.cancel()
+        for each in work:
+            each.close()
+        raise
+    return results
 
 
 async def some_at_a_time(work: Sequence[Coroutine[Any, Any, None]]) -> None:
