@@ -10,7 +10,7 @@ import idna
 __all__ = ["BadName", "a_labels", "is_host_name", "query_name"]
 
 _NAME_OCTETS: Final = 253
-_LABEL: Final = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_NAME: Final = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*+")
 _ANY_LABEL: Final = re.compile(r"[!#-Z^-~]{1,63}")
 _HOST_LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -31,7 +31,7 @@ def a_labels(name: str) -> str:
         except idna.IDNAError as error:
             raise BadName(f"{name!r}: {error}") from error
     bare = bare.lower()
-    if not bare or len(bare) > _NAME_OCTETS or not all(_LABEL.fullmatch(label) for label in bare.split(".")):
+    if len(bare) > _NAME_OCTETS or _NAME.fullmatch(bare) is None:
         raise BadName(f"{name[:300]!r} is not a domain name")
     return bare
 

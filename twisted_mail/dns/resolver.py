@@ -7,14 +7,13 @@ RFC 7672 section 2.1): a resolver on this machine, as a rule.
 
 from __future__ import annotations
 
+import ipaddress
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-import dns.exception
 import dns.rdata
-import dns.reversename
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -136,8 +135,8 @@ class Resolver:
 
     async def ptr(self, address: str) -> Answer[str]:
         try:
-            name = dns.reversename.from_address(address).to_text(omit_final_dot=True)
-        except (dns.exception.SyntaxError, ValueError) as error:
+            name = ipaddress.ip_address(address).reverse_pointer
+        except ValueError as error:
             raise DNSFailure(f"{address!r} is no IP address") from error
         return await self._ask(name, _PTR)
 

@@ -25,6 +25,8 @@ _ADDRESS: Final = re.compile(
     r"@[A-Za-z0-9\x80-\U0010ffff-]+(?:\.[A-Za-z0-9\x80-\U0010ffff-]+)*"
 )
 _NOT_PRINTABLE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_IN_COMMENTS: Final = re.compile(r"([()\\])")
+_IN_QUOTES: Final = re.compile(r'(["\\])')
 _WIDTH: Final = 78
 _VALUE: Final = 300
 """Most characters of a value that is written."""
@@ -67,7 +69,7 @@ def _resinfo(result: AuthenticationResult) -> str:
         return ""
     words = [f"{result.method}={result.value}"]
     if comment := _clean(result.comment):
-        words.append("(" + re.sub(r"([()\\])", r"\\\1", comment) + ")")
+        words.append("(" + _IN_COMMENTS.sub(r"\\\1", comment) + ")")
     if reason := _clean(result.reason):
         words.append(f"reason={_quoted(reason)}")
     words += [f"{name}={_value(value)}" for name, value in result.properties if _PROPERTY.fullmatch(name) and value]
@@ -86,14 +88,16 @@ def _clean(text: str) -> str:
 
 def _value(text: str) -> str:
     """A token, an address (section 2.2: ``pvalue``), or quoted."""
+    if len(text) <= _VALUE and _TOKEN.fullmatch(text):
+        return text
     clean = _clean(text)
-    if _TOKEN.fullmatch(clean) or _ADDRESS.fullmatch(clean):
+    if _ADDRESS.fullmatch(clean):
         return clean
     return _quoted(clean)
 
 
 def _quoted(text: str) -> str:
-    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+    return '"' + _IN_QUOTES.sub(r"\\\1", text) + '"'
 
 
 # --- read

@@ -6,11 +6,10 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
-from twisted.internet.defer import Deferred, gatherResults
-
 from twisted_mail.dns.values import DNS, DNSFailure, NoSuchName
 from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.values import AuthenticationResult, Client, Mail, Verdict
+from twisted_mail.queueing.limits import side_by_side
 
 __all__ = ["IPRevStage", "reverse_name"]
 
@@ -68,7 +67,7 @@ async def reverse_name(dns: DNS, address: str) -> ReverseName:
         return ReverseName("temperror")
     if not names:
         return ReverseName("permerror")
-    found = await gatherResults([Deferred.fromCoroutine(_has(dns, name, client)) for name in names], consumeErrors=True)
+    found = await side_by_side([_has(dns, name, client) for name in names])
     confirmed: Sequence[str] = [name for name, has in zip(names, found) if has]
     if confirmed:
         return ReverseName("pass", confirmed[0], tuple(names))

@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_mail.dns.names import BadName, a_labels
@@ -16,6 +15,7 @@ from twisted_mail.dns.values import DNS, Answer, DNSFailure, NoSuchName
 from twisted_mail.filters.origins import SPF
 from twisted_mail.filters.spf_macros import BadMacro, MacroString, Values, parse_macros
 from twisted_mail.filters.spf_record import BadRecord, Mechanism, SPFRecord, parse_record, select_record
+from twisted_mail.queueing.limits import TooSlow, within
 
 __all__ = ["CheckHost", "Checked", "SPFLimits"]
 
@@ -100,11 +100,9 @@ class CheckHost:
         whole = f"{local if at and local else 'postmaster'}@{host}"
         values = Values(client, whole, name, helo or name, self._receiver, int(self._wall()))
         run = _Run(self._dns, self._limits, values)
-        deferred: Deferred[Checked] = Deferred.fromCoroutine(run.check(name))
-        deferred.addTimeout(self._limits.seconds, self._clock)
         try:
-            return await deferred
-        except TimeoutError:
+            return await within(self._clock, self._limits.seconds, run.check(name))
+        except TooSlow:
             return Checked(SPF.TEMPERROR, "the DNS takes too long", lookups=run.lookups)
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import Deferred, gatherResults
-
 from twisted_mail.filters.origins import SPF, SPFHelo, SPFResult
 from twisted_mail.filters.spf import Checked, CheckHost, domain_of
 from twisted_mail.filters.values import Action, Answer, AuthenticationResult, Client, Mail, Verdict
+from twisted_mail.queueing.limits import side_by_side
 
 __all__ = ["SPFStage"]
 
@@ -44,11 +43,11 @@ class SPFStage:
         name = _domain(client.helo)
         work = []
         if helo is None or helo.domain != name:
-            work.append(Deferred.fromCoroutine(self._check.check(client.address, name, name, name)))
+            work.append(self._check.check(client.address, name, name, name))
         domain = mail.sender.rpartition("@")[2]
         if domain:
-            work.append(Deferred.fromCoroutine(self._check.check(client.address, domain, mail.sender, name)))
-        done: list[Checked] = await gatherResults(work, consumeErrors=True) if work else []
+            work.append(self._check.check(client.address, domain, mail.sender, name))
+        done: list[Checked] = await side_by_side(work)
         if domain:
             whole = done.pop()
             found = SPFResult(whole.result, _domain(domain), "mailfrom", whole.reason, whole.explanation)
