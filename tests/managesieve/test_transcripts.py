@@ -7,18 +7,30 @@ Written as those of POP3 (tests/pop3/transcripts.py), with these settings: ``tls
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.managesieve.support import LOCAL, Conversation, House, identity, now
-from tests.pop3.transcripts import Transcript, check, load, unescaped
+from tests.pop3.transcripts import Transcript, load, unescaped
 from twisted_mail.managesieve.settings import Settings
 from twisted_mail.services import Peer
 
 ROOT = Path(__file__).parent.parent / "transcripts" / "managesieve"
 FILES = sorted(ROOT.glob("*.txt"))
+
+
+def check(expected: list[str], got: bytes) -> None:
+    """Exact but for ``{name}``; ``{12}`` announces a literal."""
+    text = got.decode("utf-8")
+    lines = text.split("\r\n")
+    assert lines.pop() == "", got
+    assert len(lines) == len(expected), f"expected {expected}\ngot:\n{text}"
+    for want, line in zip(expected, lines, strict=True):
+        pattern = "[^\r\n]*?".join(map(re.escape, re.split(r"\{[a-z]+\}", want)))
+        assert re.fullmatch(pattern, line), f"expected {want!r}, got {line!r}\n{text}"
 
 
 async def play(transcript: Transcript, octets: bool) -> None:
