@@ -271,6 +271,14 @@ def test_mail_of_our_own_users_is_shown_to_those_that_want_it() -> None:
     assert [each.stage for each in ask_whole(passage)] == ["virus"]
 
 
+def test_strangers_filters_are_not_asked_about_a_user_who_has_not_logged_in_yet() -> None:
+    log: list[str] = []
+    passage = through(Early("manners", log=log), Early("limits", outbound=True, log=log))
+    passage.client.service = "submission"
+    now(passage.connect())
+    assert log == ["limits connect"]
+
+
 def test_of_trusted_networks_only_content_is_looked_at_but_by_those_that_always_are_asked() -> None:
     log: list[str] = []
     manners, milter, content = Early("manners", log=log), Early("milter", log=log), AtTheEnd("content", log=log)

@@ -189,7 +189,8 @@ class Gauntlet:
 
     def applies(self, post: Post, client: Client, moment: Moment) -> bool:
         """Whether that filter is asked: of our users' own mail only some are; of trusted networks only about content."""
-        if client.outbound and not post.stage.outbound:
+        # who connects to a submission listener is taken for a user of ours, and can do nothing before that is shown
+        if (client.outbound or client.service == "submission") and not post.stage.outbound:
             return False
         if client.trusted:
             return bool(getattr(post.stage, "always", False)) if moment is not Moment.MESSAGE else not post.strangers_only
