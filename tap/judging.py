@@ -152,6 +152,7 @@ def _built(
                     forbidden=types,
                     action=_ACTIONS[settings.attachments],
                     encrypted=_ACTIONS[settings.attachments_encrypted],
+                    bombs=_ACTIONS[settings.attachments],
                 )
             )
         )
