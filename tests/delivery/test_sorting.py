@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
-from tests.delivery.sorting_house import ANN, BOB, EVE, SortingHouse, SortingNode, mail
+from tests.delivery.sorting_house import ANN, BOB, EVE, SortingHouse, SortingNode, a_copy, mail
 from tests.delivery.support import run
+from twisted_mail.delivery.items import ENVELOPE_BYTES, inbound_of, queue_item
 from twisted_mail.delivery.judgement import Judgement, shortened
 from twisted_mail.delivery.junk import junk_reason, read_list, read_threshold
 from twisted_mail.delivery.scripts import ActiveScripts
@@ -21,6 +23,7 @@ from twisted_mail.delivery.sorting import clean_flags
 from twisted_mail.filters.values import Action
 from twisted_mail.sieve import compile_script
 from twisted_mail.storage.interfaces import Alias, ItemState
+from twisted_mail.values import AccountId, BlobRef
 
 
 @pytest.fixture
@@ -364,6 +367,18 @@ def test_a_judgement_goes_with_a_queued_message_and_fits_into_its_item(house: So
     node.worker.start()
     house.go_on(1)
     assert house.boxes(node, ANN) == {"Archive": 1}
+
+
+def test_an_item_has_room_for_the_judgement_whatever_is_in_it() -> None:
+    wide = "\U0001f4ee" * 2000
+    judgement = Judgement(
+        trace=(wide,) * 50, helo=wide, host=wide, login=wide, author_domain=wide, pending=("clamav",) * 100,
+        envelope={f"name{n}": wide for n in range(20)},
+    )  # fmt: skip
+    copy = replace(a_copy(AccountId.new(), judgement=judgement), detail="x" * 64)
+    item = queue_item(copy, BlobRef("0" * 64, 1), sender=EVE, received=1, repeated=False, place="blobs", created=1.0)
+    found = inbound_of(item).judgement
+    assert len(item.envelope) <= ENVELOPE_BYTES and found is not None and found.pending == ("clamav",) * 16
 
 
 @given(st.lists(st.text(max_size=600), max_size=30), st.text(max_size=3000))

@@ -117,6 +117,10 @@ def queue_item(
         judgement=None if copy.judgement is None else shortened(copy.judgement),
     )
     envelope = _encoder.encode(inbound)
+    if len(envelope) > ENVELOPE_BYTES and inbound.judgement is not None:
+        # rather without what people read than not at all
+        less = msgspec.structs.replace(inbound.judgement, trace=(), envelope={}, helo="", host="")
+        envelope = _encoder.encode(msgspec.structs.replace(inbound, judgement=less))
     if len(envelope) > ENVELOPE_BYTES:
         raise ValueError(f"an envelope of {len(envelope)} octets")
     domain = copy.address.rpartition("@")[2].lower()[:255]

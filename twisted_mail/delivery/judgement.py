@@ -12,6 +12,7 @@ __all__ = ["TRACE_BYTES", "Judgement", "Quarantined", "shortened"]
 
 TRACE_BYTES: Final = 2048
 """Of all trace lines, in an item of the queue, whose envelope has 8 KiB."""
+MOST_PENDING: Final = 16
 _LINE: Final = 400
 _EXTRA: Final = 400
 
@@ -69,6 +70,6 @@ def shortened(judgement: Judgement, most: int = TRACE_BYTES) -> Judgement:
         host=judgement.host[:255],
         login=judgement.login[:320],
         author_domain=judgement.author_domain[:255] if judgement.author_domain else judgement.author_domain,
-        pending=tuple(name[:64] for name in judgement.pending[:32]),
+        pending=judgement.pending[:MOST_PENDING],
         envelope={name[:32]: value[:_EXTRA] for name, value in list(judgement.envelope.items())[:8]},
     )
