@@ -14,7 +14,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import textwrap
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from email.header import Header
 from typing import Any, Final, TypeGuard
 from urllib.parse import urlsplit
 
@@ -213,7 +215,7 @@ class Rspamd:
         changed: list[FieldChange] = []
         subject = said.get("subject")
         if said.get("action") == "rewrite subject" and isinstance(subject, str) and (text := _one_line(subject)):
-            changed.append(FieldChange("Subject", 1, text[:900]))
+            changed.append(FieldChange("Subject", 1, _field_text(text)))
         milter = said.get("milter")
         removed = milter.get("remove_headers") if isinstance(milter, dict) else None
         if isinstance(removed, dict):
@@ -252,7 +254,7 @@ def _added(said: Mapping[str, Any]) -> list[tuple[str, str]]:
             for each in values if isinstance(values, list) else [values]:
                 value = each.get("value") if isinstance(each, dict) else each
                 if isinstance(name, str) and _NAME.fullmatch(name) and isinstance(value, str):
-                    fields.append((name, _one_line(value)[:4096]))
+                    fields.append((name, _field_text(_one_line(value))))
     return fields[:_ADDED]
 
 
@@ -271,6 +273,17 @@ def _text(said: Mapping[str, Any]) -> str:
     messages = said.get("messages")
     text = messages.get("smtp_message") if isinstance(messages, dict) else None
     return clean(text) if isinstance(text, str) else ""
+
+
+def _field_text(value: str) -> str:
+    """As the value of a header field: in ASCII (RFC 2047), in lines of at most 78 characters where it has spaces (RFC 5322
+    section 2.1.1 wants at most 998 in any case)."""
+    value = value[:4096]
+    if not value.isascii():
+        return Header(value, "utf-8", maxlinelen=76).encode(linesep="\r\n")
+    lines = [piece for line in textwrap.wrap(value, 76, break_on_hyphens=False, break_long_words=False)
+             for piece in (line[at : at + 900] for at in range(0, len(line), 900))]  # fmt: skip
+    return "\r\n ".join(lines)
 
 
 def _one_line(value: str) -> str:
