@@ -137,34 +137,33 @@ class Room:
         now(engine.directory.add_domain(Domain("example.org")))
         now(engine.directory.add_account(AccountRecord(AccountId.new(), "ann@example.org")))
 
-    def deliver(self, octets: bytes, number: int) -> None:
-        """One connection, one message."""
+    async def deliver(self, octets: bytes, number: int) -> None:
+        """One connection, one message: what a session awaits."""
         sender = f"bob{number % 50}@b.example"
         visit = self.intake.visit(PEER)
         if visit is not None:
-            now(visit.connected())
-            now(visit.greeted("mail.b.example", PEER, extended=True))
-            now(visit.sender(sender, identity=None, size=len(octets), body="7BIT", smtputf8=False))
-        recipient = now(self.intake.recipient("ann@example.org", identity=None))
+            await visit.connected()
+            await visit.greeted("mail.b.example", PEER, extended=True)
+            await visit.sender(sender, identity=None, size=len(octets), body="7BIT", smtputf8=False)
+        recipient = await self.intake.recipient("ann@example.org", identity=None)
         if visit is not None:
-            now(visit.recipient(recipient))
-        incoming = now(
-            self.intake.begin(Envelope(sender, (recipient,), PEER, "mail.b.example", "ESMTP", visit=visit))
-        )
-        now(incoming.write(octets))
-        (outcome,) = now(incoming.finish())
+            await visit.recipient(recipient)
+        envelope = Envelope(sender, (recipient,), PEER, "mail.b.example", "ESMTP", visit=visit)
+        incoming = await self.intake.begin(envelope)
+        await incoming.write(octets)
+        (outcome,) = await incoming.finish()
         if outcome.refused is not None:
             raise outcome.refused
         if visit is not None:
-            now(visit.ended())
-            now(visit.closed())
+            await visit.ended()
+            await visit.closed()
 
 
 def cost(room: Room, messages: list[bytes]) -> float:
     """Microseconds of CPU a message."""
     began = time.process_time()
     for number, octets in enumerate(messages):
-        room.deliver(octets, number)
+        now(room.deliver(octets, number))
     return (time.process_time() - began) / len(messages) * 1e6
 
 

@@ -429,10 +429,11 @@ class JudgedMail:
     def _rewritten(self, decision: _Decision) -> tuple[bytes, bytes | None]:
         held, client = self._held, self._mail.client
         removed: list[int] = []
-        if not client.trusted:  # what our own servers say is theirs to say
+        names = [field.name.lower() for field in held.cut]
+        if not client.trusted and b"authentication-results" in names:  # what our own servers say is theirs to say
             removed = forged(held.fields, self._judge.settings.hostname)
-        if not client.trusted and not client.outbound:
-            removed += [at for at, (name, _) in enumerate(held.fields) if name.lower() in OUR_FIELDS]
+        if not client.trusted and not client.outbound and not OUR_FIELDS.isdisjoint(names):
+            removed += [at for at, name in enumerate(names) if name in OUR_FIELDS]
         body = None
         for changes in decision.changes:
             if changes.body is not None:

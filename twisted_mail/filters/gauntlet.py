@@ -41,6 +41,7 @@ _log = Logger()
 
 LONGEST_DELAY: Final = 30.0
 """Seconds that an answer is held back at most."""
+_MOMENTS: Final = {moment: at for at, moment in enumerate(Moment)}
 CLOSING_SECONDS: Final = 5.0
 """That a filter has to say goodbye."""
 
@@ -355,8 +356,7 @@ class Passage:
         every = [*self._of_client.values(), *self._of_mail.values()]
         for found in self._of_recipients.values():
             every += found
-        moments = list(Moment)
-        return sorted(every, key=lambda each: (moments.index(each.moment), order[each.stage]))
+        return sorted(every, key=lambda each: (_MOMENTS[each.moment], order[each.stage]))
 
 
 def worst_of(findings: Sequence[Finding], order: dict[str, int]) -> Finding | None:
