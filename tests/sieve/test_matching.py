@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from time import process_time
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.sieve.scripts import fails, files, holds, run
 from twisted_mail.sieve.comparators import COMPARATORS, fold
-from twisted_mail.sieve.patterns import glob, plain_glob
+from twisted_mail.sieve.patterns import glob, plain_glob, regex
 from twisted_mail.sieve.values import Discard
 
 NUMERIC = "relational comparator-i;ascii-numeric"
@@ -231,6 +232,26 @@ def test_any_pair_does() -> None:
 )
 def test_regular_expressions(pattern: str, value: str, true: bool) -> None:
     assert holds(f'header :regex "x" "{pattern}"', x(value), require="regex") is true
+
+
+def test_the_ends_of_a_regular_expression_are_those_of_the_value_and_a_dot_is_any_character() -> None:
+    octets = b"Subject: x\n\none\ntwo\nthree\n"
+    assert not holds('body :raw :regex "^two"', octets, require="regex body")
+    assert not holds('body :raw :regex "two$"', octets, require="regex body")
+    assert holds('body :raw :regex "^one..two"', octets, require="regex body")
+
+
+PIECES = st.sampled_from(
+    ["a", "b", ".", "(a|b)", "[ab]", "[^a]", "a*", "b+", "^", "$", "(ab)?", "c{2}", "(a|ab)(c|bcd)*"]
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(PIECES, min_size=1, max_size=5).map("".join), st.text("abcdAB\n", max_size=8))
+def test_regular_expressions_find_what_others_find(pattern: str, value: str) -> None:
+    ours, _weight = regex(pattern, True)
+    theirs = re.compile(re.sub(r"(?<!\[)\^", r"\\A", pattern).replace("$", r"\Z"), re.IGNORECASE | re.DOTALL)
+    assert (ours(value) is not None) == (theirs.search(value) is not None)
 
 
 def test_regular_expressions_of_octets_know_case() -> None:

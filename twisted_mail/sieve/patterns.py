@@ -166,6 +166,7 @@ def regex(pattern: str, caseless: bool) -> tuple[Match, int]:
     options.longest_match = True
     options.perl_classes = True  # \w, \s, \d: GNU's have the first two as well
     options.word_boundary = True
+    options.one_line = True  # ^ and $ are the ends of the value, as they are for regcomp() without REG_NEWLINE
     options.case_sensitive = not caseless
     options.log_errors = False
     options.max_mem = REGEX_MEMORY
