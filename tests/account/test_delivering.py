@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from twisted.internet.defer import Deferred
 
 from tests.account.house import START, House, now, put
+from tests.account.test_forwarding import EAGER, Pair
 from twisted_mail.account.checkpoint import decode_head
 from twisted_mail.account.delivering import (
     ANSWERED,
@@ -235,3 +237,26 @@ def test_of_a_script_that_fails_its_owner_is_told_once_for_each_version(house: H
     assert deliver(house, account, Place(), id=id, told="one", repeated=True).tell
     assert not deliver(house, account, Place(), told="one").tell
     assert deliver(house, account, Place(), told="two").tell
+
+
+# --- by another node
+
+
+@pytest.mark.parametrize("fate", ["ok", "refused", "lost", "hidden", "late"])
+def test_who_answers_is_told_so_whatever_becomes_of_what_was_sent_to_the_owner(fate: str) -> None:
+    pair = Pair(EAGER)
+    pair.contend()
+    pair.network.fate = lambda sender, receiver: fate
+    message = new_message(put(pair, pair.sender, b"x\r\n"), NOW)
+    sent = DeliverMessage(
+        delivery=DeliveryId.new().octets, message=message, places=(Place(), make("New")), now=NOW, answers=answer()
+    )
+    assert now(pair.sender.commit(sent)).answers == ("k",)
+    assert len(pair.network.sent) == (fate != "refused")
+    other = DeliverMessage(delivery=DeliveryId.new().octets, now=NOW, answers=answer())
+    assert now(pair.owner.commit(other)).answers == ()
+    now(pair.network.arrive())
+    again = now(pair.sender.commit(replace(sent, repeated=True, message=new_message(put(pair, pair.sender, b"x\r\n"), NOW))))
+    assert again.answers == ("k",) and again.modseq == 0
+    now(pair.owner.refresh())
+    assert counts(pair.owner) == {"INBOX": 3, "New": 1}, "two are from before"
