@@ -343,6 +343,31 @@ def test_fields_and_changes_that_rspamd_wants() -> None:
     assert "by A_B (+6.5), C (-1.0)" in verdict.reason
 
 
+def test_an_answer_may_end_with_the_connection() -> None:
+    daemon = Daemon()
+    asked = rspamd(daemon)
+    daemon.accept()
+    daemon.say(b'HTTP/1.0 200 OK\r\n\r\n{"score": 3, "required_score": 15, "action": "no')
+    assert asked.outcome is None
+    daemon.say(b' action"}')
+    daemon.die()
+    assert asked.verdict.score == 3.0
+
+
+def test_long_and_foreign_fields_are_lines_that_a_header_may_have() -> None:
+    said: dict[str, object] = {"score": 9, "required_score": 15, "action": "rewrite subject", "subject": "Grüße " * 60}
+    said["milter"] = {"add_headers": {"X-Long": "word " * 500, "X-Longer": "x" * 3000}}
+    verdict = answered(said).verdict
+    assert verdict.changes is not None
+    values = [value for _, value in verdict.fields] + [str(change.value) for change in verdict.changes.changed]
+    assert len(values) == 4
+    for value in values:
+        lines = value.split("\r\n")
+        assert all(len(line) < 998 and line.isascii() for line in lines)
+        assert all(line[0] in " \t" for line in lines[1:])
+    assert str(verdict.changes.changed[0].value).startswith("=?utf-8?")
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from twisted_mail.admin import doctor_lists, doctor_ports, doctor_storage, doctor_tls
+from twisted_mail.admin import doctor_filters, doctor_lists, doctor_ports, doctor_storage, doctor_tls
 from twisted_mail.admin.findings import Finding, worst
 from twisted_mail.admin.invocation import Command, Invocation, the_invocation
 from twisted_mail.admin.problems import Problem, Status
@@ -17,7 +17,7 @@ from twisted_mail.tap.settings import Configuration
 
 __all__ = ["doctor"]
 
-SECTIONS: Final = ("config", "tls", "storage", "ports", "lists")
+SECTIONS: Final = ("config", "tls", "storage", "ports", "lists", "filters")
 
 
 def _configuration(configuration: Configuration) -> list[Finding]:
@@ -50,6 +50,12 @@ def _lists(configuration: Configuration) -> list[Finding]:
     return run(lambda reactor: doctor_lists.look(reactor, configuration))
 
 
+def _filters(configuration: Configuration) -> list[Finding]:
+    if not doctor_filters.asked(configuration):
+        return [Finding("filters.none", "ok", "no daemon judges mail")]
+    return run(lambda reactor: doctor_filters.look(reactor, configuration))
+
+
 def _examine(invocation: Invocation, sections: tuple[str, ...]) -> list[Finding]:
     try:
         configuration = invocation.configuration()
@@ -65,6 +71,7 @@ def _examine(invocation: Invocation, sections: tuple[str, ...]) -> list[Finding]
         "storage": lambda: doctor_storage.look(configuration),
         "ports": lambda: doctor_ports.look(configuration),
         "lists": lambda: _lists(configuration),
+        "filters": lambda: _filters(configuration),
     }
     for section in sections:
         found += looks[section]()
@@ -78,9 +85,10 @@ def _examine(invocation: Invocation, sections: tuple[str, ...]) -> list[Finding]
 
 
 @click.command("doctor", cls=Command)
-@click.argument("sections", nargs=-1, type=click.Choice(SECTIONS), metavar="[config|tls|storage|ports|lists]...")
+@click.argument("sections", nargs=-1, type=click.Choice(SECTIONS), metavar="[config|tls|storage|ports|lists|filters]...")
 def doctor(sections: tuple[str, ...]) -> None:
-    """Look whether the server can run here: configuration, certificates, store, ports, lists in the DNS.
+    """Look whether the server can run here: configuration, certificates, store, ports, lists in the DNS, daemons that
+    judge mail.
 
     Default: all.
 
