@@ -161,3 +161,27 @@ def test_a_name_server_that_does_not_answer_is_held_against_nobody() -> None:
     assert not verdict.called
     clock.advance(2)
     assert verdict.result == ACCEPTED
+
+
+def test_a_peer_that_comes_again_is_remembered_for_five_minutes() -> None:
+    clock, dns = Clock(), TableDNS(dict(TABLE))
+    clock.advance(1000)
+    filter = Helo(dns, clock)
+    first = client(PUBLIC, "gone.example.com")
+    assert now(filter.helo(first)).score == 1.0
+    asked = len(dns.asked)
+    again = client(PUBLIC, "gone.example.com")
+    assert now(filter.helo(again)).score == 1.0
+    assert again.noted(HeloFindings) == first.noted(HeloFindings) and len(dns.asked) == asked
+    assert now(filter.helo(client(PUBLIC6, "gone.example.com"))).score == 1.0 and len(dns.asked) > asked
+    dns.table["gone.example.com", "A"] = [PUBLIC]
+    clock.advance(301)
+    assert now(filter.helo(client(PUBLIC, "gone.example.com"))) == ACCEPTED
+
+
+def test_a_name_server_that_did_not_answer_is_asked_again() -> None:
+    clock, dns = Clock(), TableDNS({("x.example", "A"): DNSFailure("SERVFAIL")})
+    filter = Helo(dns, clock)
+    assert now(filter.helo(client(PUBLIC, "x.example"))) == ACCEPTED
+    dns.table["x.example", "A"] = ["8.8.8.8"]
+    assert now(filter.helo(client(PUBLIC, "x.example"))).score == 0.2

@@ -38,6 +38,8 @@ CHECKS: Final[Mapping[str, str]] = {
 """What can be found, in the order in which it is looked for."""
 
 _OF_THE_ADDRESS: Final = frozenset({"no_reverse", "unconfirmed_reverse", "dynamic"})
+_KNOWN_SECONDS: Final = 300.0
+_MOST_KNOWN: Final = 5_000
 REJECT: Final = "reject"
 DEFAULTS: Final[Mapping[str, float | str]] = {
     "syntax": 1.5,
@@ -68,6 +70,9 @@ class HeloFindings:
     """Noted at the `Client`: which of `CHECKS` apply."""
 
     found: tuple[str, ...]
+
+
+_NOTHING: Final = (0.0, HeloFindings(()), ACCEPTED)
 
 
 def checks_from(table: Mapping[str, Any]) -> dict[str, float | str]:
@@ -113,18 +118,33 @@ class Helo:
         self._addresses = frozenset(ip_of(address) for address in own_addresses) - {None}
         self._checks = dict(checks)
         self._seconds = seconds
+        self._known: dict[tuple[str, str, ReverseName | None], tuple[float, HeloFindings, Verdict]] = {}
+        """What was found, and until when that holds."""
 
     async def helo(self, client: Client) -> Verdict:
         if is_ours(client):
             return ACCEPTED
-        found = self._of_the_name(client)
-        if not found:
-            found = await self._of_its_addresses(client)
-        found += self._of_the_reverse_name(client)
-        client.note(HeloFindings(tuple(found)))
-        return self._verdict(found, client)
+        asked = (client.helo, client.address, client.noted(ReverseName))
+        now = self._clock.seconds()
+        until, found, verdict = self._known.get(asked, _NOTHING)
+        if until <= now:
+            found, verdict, sure = await self._look(client)
+            if sure:  # most mail comes from few peers, again and again
+                if len(self._known) >= _MOST_KNOWN:
+                    self._known.clear()
+                self._known[asked] = (now + _KNOWN_SECONDS, found, verdict)
+        client.note(found)
+        return verdict
 
     # --- looking
+
+    async def _look(self, client: Client) -> tuple[HeloFindings, Verdict, bool]:
+        """What there is to find, and whether the DNS had its say."""
+        found = self._of_the_name(client)
+        addresses = [] if found else await self._of_its_addresses(client)
+        found += addresses or []
+        found += self._of_the_reverse_name(client)
+        return HeloFindings(tuple(found)), self._verdict(found, client), addresses is not None
 
     def _of_the_name(self, client: Client) -> list[str]:
         """What is wrong with the name as it stands."""
@@ -151,7 +171,8 @@ class Helo:
             return ["own_name"]
         return [] if "." in name else ["unqualified"]
 
-    async def _of_its_addresses(self, client: Client) -> list[str]:
+    async def _of_its_addresses(self, client: Client) -> list[str] | None:
+        """What the DNS says of the name; None: it does not answer."""
         name = client.helo.rstrip(".").lower()
         if name.startswith("[") or not (self._checks.get("unresolvable") or self._checks.get("mismatch")):
             return []
@@ -159,7 +180,7 @@ class Helo:
         try:
             return await asking.addTimeout(self._seconds, self._clock)
         except (DNSFailure, TwistedTimeout):
-            return []  # somebody else's name server, as a rule
+            return None  # somebody else's name server, as a rule
 
     async def _resolve(self, name: str, client: Client) -> list[str]:
         """Raises: DNSFailure."""

@@ -30,6 +30,13 @@ _POSSIBLE: Final = {
 }
 _UNITS: Final = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _LINE: Final = re.compile(r"(?:([a-z]+) +per +)?([a-z_]+) +(\d{1,9})/(\d{0,6})([smhd])(?: +(defer|tarpit))?")
+_ANSWERS: Final = {
+    "connections": Answer(421, "4.7.0", "Too many connections"),
+    "messages": Answer(451, "4.7.0", "Too many messages"),
+    "recipients": Answer(451, "4.7.0", "Too many recipients"),
+    "unknown": Answer(421, "4.7.0", "Too many unknown recipients"),
+}
+_MOST_COUNTERS: Final = 10_000
 _DAY: Final = 86_400.0
 _LONGEST_SECONDS: Final = 31 * _DAY
 MOST_DELAY_SECONDS: Final = 30.0
@@ -99,6 +106,18 @@ def limits_from(lines: Sequence[str]) -> tuple[Limit, ...]:
     return tuple(limits)
 
 
+class _Counter:
+    """Where something is counted, and what the window before had: that is over, so it is asked for once."""
+
+    __slots__ = ("before", "key", "name", "window")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.window = -1.0
+        self.before = 0
+        self.key = ""
+
+
 class Rates:
     """A `Stage`, asked at connect, MAIL and RCPT, and about recipients that do not exist.
 
@@ -119,25 +138,22 @@ class Rates:
         self._limits = {what: tuple(limit for limit in limits if limit.what == what) for what in _WHAT}
         self._ahead: dict[tuple[str, int], int] = {}
         """What was taken of an allowance and is not used yet."""
+        self._counters: dict[tuple[Limit, str], _Counter] = {}
 
     async def connect(self, client: Client) -> Verdict:
-        return await self._count("connections", client, None, None, Answer(421, "4.7.0", "Too many connections"))
+        return await self._count("connections", client, None, None)
 
     async def mail(self, mail: Mail) -> Verdict:
-        return await self._count("messages", mail.client, mail, None, Answer(451, "4.7.0", "Too many messages"))
+        return await self._count("messages", mail.client, mail, None)
 
     async def rcpt(self, mail: Mail, recipient: Recipient) -> Verdict:
-        return await self._count(
-            "recipients", mail.client, mail, recipient, Answer(451, "4.7.0", "Too many recipients")
-        )
+        return await self._count("recipients", mail.client, mail, recipient)
 
     async def unknown(self, client: Client, address: str) -> Verdict:
         """The peer has named a recipient that does not exist: who guesses addresses is slowed down."""
-        return await self._count("unknown", client, None, None, Answer(421, "4.7.0", "Too many unknown recipients"))
+        return await self._count("unknown", client, None, None)
 
-    async def _count(
-        self, what: str, client: Client, mail: Mail | None, recipient: Recipient | None, answer: Answer
-    ) -> Verdict:
+    async def _count(self, what: str, client: Client, mail: Mail | None, recipient: Recipient | None) -> Verdict:
         limits = self._limits[what]
         if not limits or client.trusted:
             return ACCEPTED
@@ -151,7 +167,7 @@ class Rates:
                 if limit.lasting:
                     if not await self._take(limit, whom):
                         await self._give_back(counted)
-                        return _over(limit, whom, limit.most, replace(answer, code=450, enhanced="4.7.1"))
+                        return _over(limit, whom, limit.most, user=True)
                     continue
                 key, number = await self._add(limit, whom)
                 counted.append((key, limit.seconds))
@@ -159,9 +175,7 @@ class Rates:
                     continue
                 if not limit.tarpit:
                     await self._give_back(counted)
-                    if client.identity is not None:
-                        answer = replace(answer, code=450, enhanced="4.7.1")
-                    return _over(limit, whom, number, answer)
+                    return _over(limit, whom, number, user=client.identity is not None)
                 slow = _slow(limit, whom, number)
                 worst = max(worst, slow, key=lambda verdict: verdict.delay_seconds)
         except StorageError as error:
@@ -170,12 +184,20 @@ class Rates:
 
     async def _add(self, limit: Limit, whom: str) -> tuple[str, float]:
         """Count one more; its counter, and how many there were within the time that ends now."""
+        counter = self._counters.get((limit, whom))
+        if counter is None:
+            if len(self._counters) >= _MOST_COUNTERS:
+                self._counters.clear()
+            counter = _Counter(hashed_key(f"rate/{limit.what}/{limit.seconds:g}", limit.whom, whom))
+            self._counters[limit, whom] = counter
         window, into = divmod(self._wall(), limit.seconds)
-        counter = hashed_key(f"rate/{limit.what}/{limit.seconds:g}", limit.whom, whom)
-        key, ttl = f"{counter}/{window:.0f}", 2 * limit.seconds
+        ttl = 2 * limit.seconds
+        if counter.window != window:
+            counter.before = await self._cache.increment(f"{counter.name}/{window - 1:.0f}", ttl, 0)
+            counter.window, counter.key = window, f"{counter.name}/{window:.0f}"
+        key = counter.key
         now = await self._cache.increment(key, ttl)
-        before = await self._cache.increment(f"{counter}/{window - 1:.0f}", ttl, 0)
-        return key, now + before * (1 - into / limit.seconds)
+        return key, now + counter.before * (1 - into / limit.seconds)
 
     async def _give_back(self, counted: list[tuple[str, float]]) -> None:
         for key, seconds in counted:
@@ -218,13 +240,14 @@ def _whom(limit: Limit, client: Client, mail: Mail | None, recipient: Recipient 
             return mailbox_of(recipient.address) if recipient is not None else ""
 
 
-def _over(limit: Limit, whom: str, number: float, answer: Answer) -> Verdict:
+def _over(limit: Limit, whom: str, number: float, *, user: bool) -> Verdict:
+    answer = _ANSWERS[limit.what]
     again = max(1, round(limit.seconds / 60))
     text = f"{answer.text}, please come back later (limit {limit.most} in {again} min)"
     return Verdict(
         action=Action.DEFER,
         reason=f"Above the limit of {limit} for {whom}",
-        answer=replace(answer, text=text),
+        answer=Answer(450, "4.7.1", text) if user else replace(answer, text=text),
         facts={"limit": str(limit), "count": f"{number:.0f}"},
     )
 
