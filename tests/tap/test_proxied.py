@@ -30,7 +30,7 @@ from twisted_mail.smtp.server import SMTPServerFactory
 from twisted_mail.tap.configuration import ConfigurationError, load
 from twisted_mail.tap.listeners import AdoptedSocket, ConnectionCounts, Gate, adopt_all, bind_all
 from twisted_mail.tap.proxied import Proxying, Trusted, bare
-from twisted_mail.tap.settings import Configuration
+from twisted_mail.tap.settings import LISTENERS, Configuration
 
 reactor: Any = _reactor
 HEADER = b"PROXY TCP4 203.0.113.5 192.0.2.1 4711 25\r\n"
@@ -218,8 +218,7 @@ def test_networks_are_trusted_in_either_form_of_an_address(address: str, believe
 
 
 def configured(**variables: str) -> Configuration:
-    names = ("smtp", "submission", "submissions", "lmtp", "imap", "imaps", "pop3", "pop3s", "managesieve")
-    environment = {f"TWISTED_MAIL__LISTEN__{name.upper()}": "" for name in names}
+    environment = {f"TWISTED_MAIL__LISTEN__{name.upper()}": "" for name in LISTENERS}
     return load(None, environment | {f"TWISTED_MAIL__{name}": value for name, value in variables.items()})
 
 
