@@ -115,19 +115,25 @@ class BuiltinScore:
         return self._verdict(found)
 
     def _verdict(self, found: Mapping[str, float]) -> Verdict:
-        counted = [
-            (name, points)
-            for name, times in found.items()
-            if (points := round(self._rules[name].points * times, 2))
-        ]  # fmt: skip
+        rules, total = self._rules, 0.0
+        counted: list[tuple[float, str]] = []
+        for name, times in found.items():
+            if points := rules[name].points * times:
+                total += points
+                counted.append((points, name))
         if not counted:
             return ACCEPTED
-        counted.sort(key=lambda each: -abs(each[1]))
+        if len(counted) > 1:
+            counted.sort(key=_weight)
         return Verdict(
-            reason="As it looks, " + "; ".join(self._rules[name].sentence for name, _ in counted),
-            score=round(sum(points for _, points in counted), 2),
-            facts={"rules": " ".join(f"{name}={points:g}" for name, points in counted)},
+            reason="As it looks, " + "; ".join([rules[name].sentence for _, name in counted]),
+            score=round(total, 2),
+            facts={"rules": " ".join([f"{name}={points:g}" for points, name in counted])},
         )
+
+
+def _weight(counted: tuple[float, str]) -> float:
+    return -abs(counted[0])
 
 
 def _sender_signs(mail: Mail) -> Iterator[str]:
