@@ -35,6 +35,8 @@ from twisted_mail.admin.quarantine import quarantine
 from twisted_mail.admin.queue import queue
 from twisted_mail.admin.routes import route, tls_report
 from twisted_mail.admin.running import the_reactor
+from twisted_mail.admin.sieve import sieve
+from twisted_mail.admin.sieve_probe import probe
 from twisted_mail.admin.storage import storage
 from twisted_mail.admin.suppression import suppression
 from twisted_mail.admin.trace import trace
@@ -70,10 +72,11 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
 
 for _noun in (
     init, domain, user, alias, dkim, account, import_mail, export_mail, queue, route, pool, suppression, tls_report,
-    dmarc, quarantine, trace, test, storage, doctor, config, version, completion,
+    dmarc, quarantine, sieve, trace, test, storage, doctor, config, version, completion,
 ):  # fmt: skip
     mailctl.add_command(_noun)
 user.add_command(junk)
+test.add_command(probe)
 
 
 def call(words: Sequence[str] | None = None) -> int:
