@@ -31,6 +31,8 @@ class Compilation:
     vocabulary: Vocabulary
     include: Include | None
     limits: CompileLimits
+    explain: bool = False
+    """The trace also says which tests were false."""
     capabilities: set[str] = field(default_factory=set)
     """Of all its scripts."""
     needs_body: bool = False
