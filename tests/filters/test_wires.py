@@ -9,6 +9,7 @@ import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.endpoints import TCP4ServerEndpoint, UNIXServerEndpoint
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import StringTransport
@@ -181,3 +182,19 @@ class SocketTests(TestCase):
         asked = Milter(Place("127.0.0.1", port.getHost().port), dial(reactor), "mx.example.net")
         with self.assertRaises(FilterDown):
             await asked.connect(a_mail().client)
+
+    async def test_a_host_by_its_name_and_by_ipv6_is_reached_too(self) -> None:
+        for interface, host in (("127.0.0.1", "localhost"), ("::1", "::1")):
+            milter = ScriptedMilter()
+            factory: Any = Factory.forProtocol(MilterOnASocket)
+            factory.milter = milter
+            try:
+                port = reactor.listenTCP(0, factory, interface=interface)
+            except CannotListenError:
+                continue  # a machine without IPv6
+            self.addCleanup(port.stopListening)
+            asked = Milter(Place(host, port.getHost().port), dial(reactor), "mx.example.net")
+            mail = a_mail()
+            self.assertEqual(await asked.connect(mail.client), ACCEPTED)
+            await asked.closed(mail.client)
+            self.assertEqual(milter.commands[:1], "C")

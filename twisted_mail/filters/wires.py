@@ -234,6 +234,10 @@ def dial(reactor: Any) -> Dial:
             endpoint = TCP4ClientEndpoint(reactor, place.host, place.port, timeout=seconds)
         elif isIPv6Address(place.host):
             endpoint = TCP6ClientEndpoint(reactor, place.host, place.port, timeout=seconds)
+        elif isIPAddress(place.host):  # no thread that resolves it
+            endpoint = TCP4ClientEndpoint(reactor, place.host, place.port, timeout=seconds)
+        elif isIPv6Address(place.host):
+            endpoint = TCP6ClientEndpoint(reactor, place.host, place.port, timeout=seconds)
         else:
             endpoint = HostnameEndpoint(reactor, place.host, place.port, timeout=seconds)
         try:
