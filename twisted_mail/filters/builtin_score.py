@@ -7,7 +7,7 @@ DNS are those filters' own. It is modest: it makes a server without SpamAssassin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -136,27 +136,29 @@ def _weight(counted: tuple[float, str]) -> float:
     return -abs(counted[0])
 
 
-def _sender_signs(mail: Mail) -> Iterator[str]:
+def _sender_signs(mail: Mail) -> list[str]:
     """What the notes on its origin say; nothing where nobody looked."""
+    found: list[str] = []
     spf, dkim = mail.noted(SPFResult), mail.noted(DKIMResults)
     dmarc, arc = mail.noted(DMARCResult), mail.noted(ARCResult)
     if arc is not None and arc.trusted and arc.dmarc == "pass":
-        return  # a forwarder that is trusted has seen it whole
+        return found  # a forwarder that is trusted has seen it whole
     if dmarc is not None:
         if dmarc.result == "pass":
-            yield "dmarc_pass"
+            found.append("dmarc_pass")
         elif dmarc.result == "fail":
-            yield "dmarc_fail" if dmarc.policy is Disposition.NONE else "dmarc_fail_strict"
+            found.append("dmarc_fail" if dmarc.policy is Disposition.NONE else "dmarc_fail_strict")
     signed = dkim is not None and bool(dkim.passed)
     if spf is not None:
         # With an author's signature, a forward that SPF cannot follow is no sign of anything.
         if spf.result is SPF.FAIL and not signed:
-            yield "spf_fail"
+            found.append("spf_fail")
         elif spf.result is SPF.SOFTFAIL and not signed:
-            yield "spf_softfail"
+            found.append("spf_softfail")
         elif spf.result in (SPF.NONE, SPF.NEUTRAL, SPF.PERMERROR):
-            yield "spf_none"
+            found.append("spf_none")
     if dkim is not None and not signed:
-        yield "broken_signature" if dkim.signatures else "unsigned"
+        found.append("broken_signature" if dkim.signatures else "unsigned")
     if spf is not None and dkim is not None and not signed and spf.result not in (SPF.PASS, SPF.TEMPERROR):
-        yield "anonymous"
+        found.append("anonymous")
+    return found

@@ -219,7 +219,6 @@ GROUPS: Final[Mapping[str, Group]] = {
         replica watches
         luxury replica
         no obligation
-        order now
         this is not spam
         while supplies last
         once in a lifetime
@@ -243,11 +242,11 @@ def _normal(phrase: str) -> bytes:
 
 
 _COMMON: Final = frozenset(
-    b"""a account all am an and are atm be below by click confirm contact dear do for free from full has have i ihre in is it
+    b"""a account all am an and are atm be below by click contact dear do for free from full has have i ihre in is it
     its limit link me message money no not now of offer on or order page release show sie sign site special success
     that the this time to transfer un update upon user verify video von was we were will with within without wurde you your
     double friend first online customer best order while been have now lose work bank business claim get make cash email
-    password address activity site sites card contacts friends family hours identity stunden police access login closed
+    password address activity site sites card contacts friends family hours identity stunden access login closed
     payment late foreign funds hot million next home lose services increase incoming friends partner google 100 24 48 50""".split()
 )
 """Words that ordinary mail has too; a phrase is found by its longest word that is none of them, or else by its longest."""

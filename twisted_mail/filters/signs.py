@@ -71,73 +71,81 @@ def first_fields(fields: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, byt
 
 def header_signs(
     first: Mapping[bytes, bytes], number: Mapping[bytes, int], now: float, recipients: Sequence[str]
-) -> Iterator[str]:
+) -> list[str]:
     """Names of signs in the header. *now*: seconds since 1970; *recipients*: those of the envelope."""
+    found: list[str] = []
     date = first.get(b"date")
     if date is None:
-        yield "no_date"
+        found.append("no_date")
     elif (moment := parse_date(date)) is None:
-        yield "odd_date"
+        found.append("odd_date")
     elif moment.epoch > now + _DAY:
-        yield "date_in_future"
+        found.append("date_in_future")
     elif moment.epoch < now - 30 * _DAY:
-        yield "date_in_past"
-    if b"message-id" not in first:
-        yield "no_message_id"
-    elif b"@" not in first[b"message-id"]:
-        yield "odd_message_id"
-    yield from _from_signs(first, number, recipients)
-    yield from _to_signs(first, len(recipients))
+        found.append("date_in_past")
+    message_id = first.get(b"message-id")
+    if message_id is None:
+        found.append("no_message_id")
+    elif b"@" not in message_id:
+        found.append("odd_message_id")
+    _from_signs(found, first, number, recipients)
+    to = first.get(b"to")
+    if to is None:
+        if b"cc" not in first and b"bcc" not in first:
+            found.append("no_to")
+    elif b":" in to or not to.strip():
+        _group_signs(found, to)
+    if len(recipients) > _MOST_RECIPIENTS:
+        found.append("many_recipients")
     subject = first.get(b"subject")
     if subject is None:
-        yield "no_subject"
-    else:
-        if number[b"subject"] > 1:
-            yield "many_subjects"
+        found.append("no_subject")
+        return found
+    if number[b"subject"] > 1:
+        found.append("many_subjects")
+    if subject.isupper() or b"=?" in subject or not subject.isascii():
         text = decode_header(subject[:500])
         if text.isupper() and sum(map(str.isalpha, text)) >= 10 and " " in text.strip():
-            yield "subject_capitals"
+            found.append("subject_capitals")
+    return found
 
 
-def _from_signs(first: Mapping[bytes, bytes], number: Mapping[bytes, int], recipients: Sequence[str]) -> Iterator[str]:
+def _from_signs(
+    found: list[str], first: Mapping[bytes, bytes], number: Mapping[bytes, int], recipients: Sequence[str]
+) -> None:
     raw = first.get(b"from")
     if raw is None or not raw.strip():
-        yield "no_from"
+        found.append("no_from")
         return
     if number[b"from"] > 1:
-        yield "many_froms"
+        found.append("many_froms")
     author = next(mailboxes_of(parse_addresses(unfold(raw[:2000]))), None)
     if author is None or not author.host:
-        yield "odd_from"
+        found.append("odd_from")
         return
-    domain = _domain(author)
     if author.name and (b"@" in author.name or b"=?" in author.name):
         shown = _ADDRESS_IN_NAME.search(author.display)
-        if shown is not None and not alike(shown[1].lower(), domain):
-            yield "from_shows_another"
+        if shown is not None and not alike(shown[1].lower(), _domain(author)):
+            found.append("from_shows_another")
     if len(recipients) == 1 and author.address.lower() == recipients[0].lower():
-        yield "from_recipient"
+        found.append("from_recipient")
     reply = first.get(b"reply-to")
     if reply is not None:
         answered = next(mailboxes_of(parse_addresses(unfold(reply[:2000]))), None)
         if answered is not None and _domain(answered) in FREE_MAIL and author.address != answered.address:
-            if _domain(answered) != domain:
-                yield "reply_to_free_mail"
+            if _domain(answered) != _domain(author):
+                found.append("reply_to_free_mail")
             elif b"list-id" not in first:
-                yield "reply_to_another"
+                found.append("reply_to_another")
 
 
-def _to_signs(first: Mapping[bytes, bytes], recipients: int) -> Iterator[str]:
-    to = first.get(b"to")
-    if to is None:
-        if b"cc" not in first and b"bcc" not in first:
-            yield "no_to"
-    elif b":;" in to.replace(b" ", b"") or not to.strip():
-        groups = [address for address in parse_addresses(unfold(to[:2000])) if isinstance(address, Group)]
-        if groups or not to.strip():
-            yield "undisclosed"
-    if recipients > _MOST_RECIPIENTS:
-        yield "many_recipients"
+def _group_signs(found: list[str], to: bytes) -> None:
+    """*to* may be empty, or a group without members."""
+    if not to.strip():
+        found.append("undisclosed")
+    elif b":;" in to.replace(b" ", b""):
+        if any(isinstance(address, Group) for address in parse_addresses(unfold(to[:2000]))):
+            found.append("undisclosed")
 
 
 def _domain(mailbox: Mailbox) -> str:
