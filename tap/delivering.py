@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -35,7 +35,8 @@ from twisted_mail.tap.judging import Judging
 from twisted_mail.tap.rejecting import Rejections
 from twisted_mail.tap.relaying import Relaying
 from twisted_mail.tap.settings import Configuration
-from twisted_mail.tap.teaching import teaching
+from twisted_mail.tap.status import Metric
+from twisted_mail.tap.teaching import lesson_metrics, teaching
 from twisted_mail.values import DeliveryId
 
 __all__ = ["Delivering"]
@@ -165,6 +166,11 @@ class Delivering:
         self.judging.reporting.open(outbound)
         if self.lessons is not None:
             self.lessons.start()
+
+    def metrics(self) -> Sequence[Metric]:
+        """What filters did, and what they were taught."""
+        taught = lesson_metrics(self.lessons) if self.lessons is not None else ()
+        return [*self.judging.metrics(), *taught]
 
     async def stop(self) -> None:
         """Write down what was counted, and what was not taught yet."""

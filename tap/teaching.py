@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from twisted_mail.account.service import AccountService
@@ -11,8 +12,9 @@ from twisted_mail.filters.teaching import RspamdTeacher, SpamAssassinTeacher, Te
 from twisted_mail.filters.wires import Place, dial
 from twisted_mail.storage import Backend
 from twisted_mail.tap.filtering import FilterSettings
+from twisted_mail.tap.status import Metric
 
-__all__ = ["teaching"]
+__all__ = ["lesson_metrics", "teaching"]
 
 
 def teaching(
@@ -40,3 +42,17 @@ def teaching(
     )
     accounts.notice = lessons.notice
     return lessons
+
+
+def lesson_metrics(lessons: Lessons) -> Sequence[Metric]:
+    """What was taught."""
+    numbers = (
+        ("lessons_total", "Messages that users' moves have taught.", lessons.taught),
+        (
+            "lessons_dropped_total",
+            "Lessons about messages that were gone, and those that there was no room for.",
+            lessons.dropped,
+        ),
+        ("lessons_put_off_total", "Times that a daemon could not be taught, so that lessons wait.", lessons.failures),
+    )
+    return [Metric(name, "counter", doc, [({}, number)]) for name, doc, number in numbers]

@@ -321,7 +321,7 @@ class _Suite:
         down = self._stores.backend.health() if self._started else {}
         names = sorted({engine_name(engine) for engine in self._stores.backend.engines})
         relay = relay_metrics(self._relaying.counts) if self._relaying is not None else ()
-        judging = self._delivering.judging.metrics() if self._delivering is not None else ()
+        judging = self._delivering.metrics() if self._delivering is not None else ()
         return [*delivery_metrics(self._counts, {name: name not in down for name in names}), *judging, *relay]
 
     def drain(self) -> None:
