@@ -114,12 +114,12 @@ class Room:
                 for stage in (
                     Rates(engine.cache, engine.allowances, time.time, limits),
                     EarlyTalkers(clock, greeting_seconds=0.0),
-                    IPRevStage(TableDNS(TABLE)),
+                    IPRevStage(TableDNS(TABLE), clock),
                     Helo(TableDNS(TABLE), clock, own_names=("mx.example.org",)),
                     SPFStage(CheckHost(TableDNS(TABLE), clock)),
                     DKIMStage(TableDNS(TABLE)),
                     ARCStage(TableDNS(TABLE)),
-                    DMARCStage(TableDNS(TABLE)),
+                    DMARCStage(TableDNS(TABLE), clock),
                     BuiltinScore(time.time),
                 )
             ],

@@ -109,12 +109,12 @@ def _built(
     if settings.early_talkers != 0:
         add(EarlyTalkers(reactor, points=settings.early_talkers, greeting_seconds=settings.greeting), seconds=40.0)
     if settings.origin:
-        add(IPRevStage(dns))
+        add(IPRevStage(dns, reactor))
         add(SPFStage(CheckHost(dns, reactor, receiver=hostname)), seconds=25.0)
         add(DKIMStage(dns))
         add(ARCStage(dns, settings.sealers))
         add(
-            DMARCStage(dns, enforce=settings.dmarc == "enforce", discovery=settings.dmarc_discovery, judged=judged)
+            DMARCStage(dns, reactor, enforce=settings.dmarc == "enforce", discovery=settings.dmarc_discovery, judged=judged)
         )
         if any(settings.helo.values()):
             add(Helo(dns, reactor, own_names=(hostname,), checks=settings.helo))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
 from tests.dns.fakes import TableDNS
 from tests.filters.asking import Message, client, mail, now
@@ -162,6 +163,26 @@ def test_an_error_on_the_way_is_told_and_counts_as_no_record() -> None:
     assert found is not None
     assert (found.policy_domain, found.wanted) == ("example.com", REJECT)
     assert wrong == "several DMARC records at _dmarc.a.example.com"
+
+
+def test_what_was_found_is_remembered_for_a_minute() -> None:
+    dns, clock = table(example__com="v=DMARC1; p=reject"), Clock()
+    finder = PolicyFinder(dns, clock)
+    for _ in range(2):
+        found, _ = now(finder.find("mail.example.com"))
+        assert found is not None
+        assert now(finder.organization("other.example.com")) == "example.com"
+    asked = len(dns.asked)
+    assert asked == len({name for name, _ in dns.asked}) + 3  # the two walks share what is above, and the first asks for the author twice
+    dns.table["_dmarc.example.com", "TXT"] = [b"v=DMARC1; p=none"]
+    clock.advance(61)
+    found, _ = now(finder.find("mail.example.com"))
+    assert found is not None
+    assert found.wanted is NONE
+    dns.table["_dmarc.example.net", "TXT"] = DNSFailure("down")
+    for _ in range(2):
+        with pytest.raises(DNSFailure):
+            now(finder.find("example.net"))
 
 
 # --- the author

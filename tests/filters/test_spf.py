@@ -114,6 +114,64 @@ def test_all_questions_of_the_worst_record_are_bounded() -> None:
     assert len(dns.asked) == 1 + 10 + 100
 
 
+# --- what is remembered
+
+
+def ask(checker: CheckHost, sender: str, address: str = "192.0.2.1") -> SPF:
+    return run(checker.check(address, sender.rpartition("@")[2], sender, "mail.example.org")).result
+
+
+def test_what_holds_for_all_senders_is_asked_once() -> None:
+    dns, clock = zone({"example.org": [{"TXT": "v=spf1 include:more.example.org -all"}], "more.example.org": [{"TXT": "v=spf1 ip4:192.0.2.1"}]}), Clock()
+    checker = CheckHost(dns, clock)
+    assert checker.known("192.0.2.1", "example.org") is None
+    for sender in ("a@example.org", "b@example.org", "c@Example.ORG."):
+        assert ask(checker, sender) is SPF.PASS
+    assert len(dns.asked) == 2
+    assert ask(checker, "a@example.org", "192.0.2.2") is SPF.FAIL
+    assert len(dns.asked) == 4
+    clock.advance(301)
+    ask(checker, "a@example.org")
+    assert len(dns.asked) == 6
+
+
+def test_nothing_is_remembered_longer_than_its_records() -> None:
+    dns, clock = zone({"example.org": [{"TXT": "v=spf1 -all"}]}), Clock()
+    dns.ttl = 10.0
+    checker = CheckHost(dns, clock)
+    ask(checker, "a@example.org")
+    clock.advance(9)
+    ask(checker, "a@example.org")
+    assert len(dns.asked) == 1
+    clock.advance(2)
+    ask(checker, "a@example.org")
+    assert len(dns.asked) == 2
+
+
+@pytest.mark.parametrize("term", ["exists:%{l}.users.example.org", "exists:%{S}.example.org", "exists:%{h}.example.org"])
+def test_what_depends_on_the_sender_is_not_remembered(term: str) -> None:
+    checker = CheckHost(zone({"example.org": [{"TXT": f"v=spf1 {term} -all"}], "ann.users.example.org": [{"A": "127.0.0.2"}]}), Clock())
+    ask(checker, "bob@example.org")
+    assert checker.known("192.0.2.1", "example.org") is None
+    if "users" in term:
+        assert ask(checker, "ann@example.org") is SPF.PASS
+
+
+def test_an_explanation_of_one_sender_is_not_given_to_another() -> None:
+    data = {"example.org": [{"TXT": "v=spf1 -all exp=why.example.org"}], "why.example.org": [{"TXT": "%{l} may not"}]}
+    checker = CheckHost(zone(data), Clock())
+    for name in ("ann", "bob"):
+        assert run(checker.check("192.0.2.1", "example.org", f"{name}@example.org")).explanation == f"{name} may not"
+
+
+def test_that_the_dns_is_down_is_not_remembered() -> None:
+    dns = zone({"example.org": ["TIMEOUT"]})
+    checker = CheckHost(dns, Clock())
+    assert ask(checker, "a@example.org") is SPF.TEMPERROR
+    dns.timeouts.clear()
+    assert ask(checker, "a@example.org") is SPF.NONE
+
+
 # --- what is asked about
 
 

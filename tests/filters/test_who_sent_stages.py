@@ -92,6 +92,23 @@ def test_ten_names_are_looked_at() -> None:
     assert len(dns.asked) == 1 + 10
 
 
+def test_names_are_remembered_for_a_while() -> None:
+    clock = Clock()
+    dns = TableDNS({(PEER, "PTR"): ["mail.example.net"], ("mail.example.net", "A"): [PEER], ("192.0.2.8", "PTR"): DNSFailure("down")})
+    stage = IPRevStage(dns, clock)
+    for _ in range(3):
+        peer = client(PEER)
+        now(stage.connect(peer))
+        assert peer.noted(ReverseName) == ReverseName("pass", "mail.example.net", ("mail.example.net",))
+    assert len(dns.asked) == 2
+    clock.advance(301)
+    now(stage.connect(client(PEER)))
+    assert len(dns.asked) == 4
+    for _ in range(2):
+        now(stage.connect(client("192.0.2.8")))
+    assert len(dns.asked) == 6
+
+
 # --- spf
 
 

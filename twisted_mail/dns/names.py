@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import idna
@@ -19,6 +20,7 @@ class BadName(ValueError):
     """It cannot be the name of anything in the DNS."""
 
 
+@lru_cache(maxsize=4096)
 def a_labels(name: str) -> str:
     """*name* in lower case, U-labels turned into A-labels (RFC 5891, with the mapping of UTS 46), without a final dot.
 

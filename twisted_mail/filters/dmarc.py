@@ -9,6 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from twisted.internet.interfaces import IReactorTime
+
+from twisted_mail.dns.cache import Cache
 from twisted_mail.dns.names import BadName, a_labels
 from twisted_mail.dns.values import DNS, NoSuchName
 from twisted_mail.filters.dmarc_record import BadPolicy, DMARCRecord, select_policy
@@ -24,6 +27,8 @@ Discovery = Literal["treewalk", "psl"]
 _WALK: Final = 8
 """Names that are asked for in one walk."""
 _DOMAINS: Final = 10
+_SECONDS: Final = 60.0
+"""For so long what was found is remembered, whatever the records say: a change of policy is seen soon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +104,27 @@ class Walk:
 class PolicyFinder:
     """Asks the DNS for policies; one for a process. Every question may raise DNSFailure."""
 
-    def __init__(self, dns: DNS, *, discovery: Discovery = "treewalk") -> None:
+    def __init__(
+        self, dns: DNS, clock: IReactorTime | None = None, *, discovery: Discovery = "treewalk", remembered: int = 10_000
+    ) -> None:
+        """With a *clock* policies and organizations of so many domains are remembered, for a few minutes."""
         self._dns = dns
         self._discovery: Discovery = discovery
+        self._policies: Cache[tuple[Found | None, str]] | None = Cache(clock, remembered) if clock is not None else None
+        self._organizations: Cache[str] | None = Cache(clock, remembered) if clock is not None else None
 
     async def find(self, domain: str) -> tuple[Found | None, str]:
         """The policy that is *domain*'s (section 4.10.1), or None; and what was in error on the way there."""
+        if self._policies is None:
+            return await self._find(domain)
+        known = self._policies.get(domain, "")
+        if known is not None:
+            return known[0]
+        found = await self._find(domain)
+        self._policies.put(domain, "", found, _SECONDS)
+        return found
+
+    async def _find(self, domain: str) -> tuple[Found | None, str]:
         if self._discovery == "psl":
             walk = await self._walk(domain, (domain, organizational_domain(domain)))
             candidates = [name for name, _ in walk.records]
@@ -168,7 +188,13 @@ class PolicyFinder:
         """The Organizational Domain of *domain*."""
         if self._discovery == "psl":
             return organizational_domain(domain)
-        return (await self._walk(domain, steps(domain))).organization
+        known = self._organizations.get(domain, "") if self._organizations is not None else None
+        if known is not None:
+            return known[0]
+        found = (await self._walk(domain, steps(domain))).organization
+        if self._organizations is not None:
+            self._organizations.put(domain, "", found, _SECONDS)
+        return found
 
 
 def steps(domain: str) -> tuple[str, ...]:

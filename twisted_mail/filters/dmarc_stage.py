@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from twisted_mail.dns.values import DNS, DNSFailure
 from twisted_mail.filters.dmarc import Authors, Discovery, Found, PolicyFinder, authors
 from twisted_mail.filters.origins import SPF, ARCResult, Disposition, DKIMResults, DMARCResult, SPFResult
@@ -45,6 +47,7 @@ class DMARCStage:
     def __init__(
         self,
         dns: DNS,
+        clock: IReactorTime | None = None,
         *,
         enforce: bool = True,
         reject: Action = Action.REJECT,
@@ -54,10 +57,13 @@ class DMARCStage:
         judged: Callable[[Judged], None] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """*reject* and *quarantine* are what is done where a domain wants that of mail that fails; without *enforce* it is
-        only marked. *temperror*: what is done while the DNS does not say. *judged* is told of every message that has a
-        policy (`reports` are made of it)."""
-        self._finder = PolicyFinder(dns, discovery=discovery)
+        """With a *clock* what the DNS said of a domain is remembered for a minute.
+
+        *reject* and *quarantine* are what is done where a domain wants that of mail that fails; without *enforce* it is only
+        marked. *temperror*: what is done while the DNS does not say. *judged* is told of every message that has a policy
+        (reports are made of it).
+        """
+        self._finder = PolicyFinder(dns, clock, discovery=discovery)
         self._enforce = enforce
         self._actions = {Disposition.REJECT: reject, Disposition.QUARANTINE: quarantine}
         self._temperror = temperror

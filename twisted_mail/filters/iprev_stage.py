@@ -6,15 +6,21 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
+
+from twisted_mail.dns.cache import Cache
 from twisted_mail.dns.values import DNS, DNSFailure, NoSuchName
 from twisted_mail.filters.origins import ReverseName
-from twisted_mail.filters.values import AuthenticationResult, Client, Mail, Verdict
+from twisted_mail.filters.values import ACCEPTED, AuthenticationResult, Client, Mail, Verdict
 from twisted_mail.queueing.limits import side_by_side
 
 __all__ = ["IPRevStage", "reverse_name"]
 
 _NAMES: Final = 10
 """Most names of an address that are looked up, as with SPF's ``ptr``."""
+_SECONDS: Final = 300.0
+_DENIED_SECONDS: Final = 60.0
+"""For so long a name is remembered, and that there is none."""
 
 
 class IPRevStage:
@@ -24,22 +30,32 @@ class IPRevStage:
     needs: frozenset[str] = frozenset()
     outbound = False
 
-    def __init__(self, dns: DNS) -> None:
+    def __init__(self, dns: DNS, clock: IReactorTime | None = None, *, remembered: int = 10_000) -> None:
+        """With a *clock* the names of so many addresses are remembered, for a few minutes."""
         self._dns = dns
+        self._known: Cache[ReverseName] | None = Cache(clock, remembered) if clock is not None else None
 
     async def connect(self, client: Client) -> Verdict:
         """Looked up once for a connection."""
-        if not client.address:
-            return Verdict()
-        client.note(await reverse_name(self._dns, client.address))
-        return Verdict()
+        address = client.address
+        if not address:
+            return ACCEPTED
+        known = self._known.get(address, "") if self._known is not None else None
+        if known is not None:
+            client.note(known[0])
+            return ACCEPTED
+        found, seconds = await _reverse_name(self._dns, address)
+        client.note(found)
+        if self._known is not None and found.result != "temperror":
+            self._known.put(address, "", found, seconds)
+        return ACCEPTED
 
     async def mail(self, mail: Mail) -> Verdict:
         """The result is part of each message's story."""
         client = mail.client
         found = client.noted(ReverseName)
         if found is None:
-            return Verdict()
+            return ACCEPTED
         result = AuthenticationResult("iprev", found.result, "", (("policy.iprev", client.address),), found.name)
         return Verdict(reason=_sentence(client.address, found), results=(result,))
 
@@ -58,20 +74,27 @@ def _sentence(address: str, found: ReverseName) -> str:
 
 async def reverse_name(dns: DNS, address: str) -> ReverseName:
     """Ask for the names of *address*, then for their addresses, side by side."""
+    return (await _reverse_name(dns, address))[0]
+
+
+async def _reverse_name(dns: DNS, address: str) -> tuple[ReverseName, float]:
+    """With the seconds for which it holds, as far as its names do."""
+    seconds = _SECONDS
     try:
         client = ipaddress.ip_address(address.partition("%")[0])
-        names = (await dns.ptr(str(client))).records[:_NAMES]
+        answer = await dns.ptr(str(client))
+        names, seconds = answer.records[:_NAMES], min(seconds, answer.ttl)
     except (NoSuchName, ValueError):
         names = ()
     except DNSFailure:
-        return ReverseName("temperror")
+        return ReverseName("temperror"), 0.0
     if not names:
-        return ReverseName("permerror")
+        return ReverseName("permerror"), min(seconds, _DENIED_SECONDS)
     found = await side_by_side([_has(dns, name, client) for name in names])
     confirmed: Sequence[str] = [name for name, has in zip(names, found) if has]
     if confirmed:
-        return ReverseName("pass", confirmed[0], tuple(names))
-    return ReverseName("temperror" if None in found else "fail", "", tuple(names))
+        return ReverseName("pass", confirmed[0], tuple(names)), seconds
+    return ReverseName("temperror" if None in found else "fail", "", tuple(names)), min(seconds, _DENIED_SECONDS)
 
 
 async def _has(dns: DNS, name: str, client: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool | None:

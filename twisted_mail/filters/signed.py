@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from twisted_mail.filters.values import Mail
 from twisted_mail.signatures import Reading
 
 __all__ = ["SharedReading"]
+
+_FIELDS: Final = (b"dkim-signature", b"arc-")
+"""Most mail that is spam, and some that is not, has neither: nothing is cut into fields then, and nothing hashed."""
 
 
 class SharedReading:
@@ -35,7 +39,7 @@ class SharedReading:
     def feed(self, chunk: bytes, at: int) -> None:
         """*chunk* begins at octet *at* of the message."""
         if self._reading is None:
-            self._reading = Reading(*self._at_body)
+            self._reading = Reading(*self._at_body, only_with=_FIELDS)
         new = at + len(chunk) - self._fed
         if new > 0:
             self._reading.feed(chunk[-new:] if new < len(chunk) else chunk)
@@ -44,7 +48,7 @@ class SharedReading:
     def close(self) -> Reading:
         """The message has ended."""
         if self._reading is None:
-            self._reading = Reading(*self._at_body)
+            self._reading = Reading(*self._at_body, only_with=_FIELDS)
         if not self._closed:
             self._closed = True
             self._reading.close()

@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 
 from twisted.internet.interfaces import IReactorTime
 
+from twisted_mail.dns.cache import Cache
 from twisted_mail.dns.names import BadName, a_labels
 from twisted_mail.dns.values import DNS, Answer, DNSFailure, NoSuchName
 from twisted_mail.filters.origins import SPF
@@ -26,6 +27,9 @@ T = TypeVar("T")
 _LABEL: Final = 63
 _NAME: Final = 253
 _EXPLANATION: Final = 400
+_DENIED_SECONDS: Final = 60.0
+"""For so long it is remembered that a name is not there."""
+_PERSONAL: Final = frozenset("slht")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,10 @@ class SPFLimits:
     """Mail exchangers of an ``mx`` (more: permerror), names of a ``ptr`` (more are left out)."""
     seconds: float = 20.0
     """For the whole; then: temperror."""
+    remembered: int = 10_000
+    """Outcomes by address and domain, such as hold for all senders of the domain."""
+    remembered_seconds: float = 300.0
+    """So long at most, and not longer than the records that were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,12 @@ class CheckHost:
         self._receiver = receiver
         self._limits = limits or SPFLimits()
         self._wall = wall
+        self._known: Cache[Checked] = Cache(clock, self._limits.remembered)
+
+    def known(self, address: str, domain: str) -> Checked | None:
+        """What `check` has found lately, of a *domain* as `domain_of` gives it, if that does not depend on the sender."""
+        found = self._known.get(domain, address)
+        return found[0] if found is not None else None
 
     async def check(self, address: str, domain: str, sender: str, helo: str = "") -> Checked:
         """Whether *address* (an IP address as text) may send for *domain*; never raises.
@@ -92,6 +106,8 @@ class CheckHost:
             client = _client(address)
         except ValueError:
             return Checked(SPF.NONE, "no domain that could have a record")
+        if (known := self.known(address, name)) is not None:
+            return known
         local, at, host = sender.rpartition("@")
         try:
             host = a_labels(host)
@@ -99,9 +115,12 @@ class CheckHost:
             host = host or name
         whole = f"{local if at and local else 'postmaster'}@{host}"
         values = Values(client, whole, name, helo or name, self._receiver, int(self._wall()))
-        run = _Run(self._dns, self._limits, values)
+        run = _Run(self._dns, self._limits, values, ttl=self._limits.remembered_seconds)
         try:
-            return await within(self._clock, self._limits.seconds, run.check(name))
+            found = await within(self._clock, self._limits.seconds, run.check(name))
+            if not run.personal and found.result is not SPF.TEMPERROR:
+                self._known.put(name, address, found, run.ttl)
+            return found
         except TooSlow:
             return Checked(SPF.TEMPERROR, "the DNS takes too long", lookups=run.lookups)
 
@@ -131,6 +150,10 @@ class _Run:
     values: Values
     lookups: int = 0
     void: int = 0
+    ttl: float = 0.0
+    """Seconds for which all answers hold."""
+    personal: bool = False
+    """The outcome depends on who exactly sends, or on the moment."""
     _names: list[str] | None = field(default=None)
     """The client's names that lead back to it."""
 
@@ -166,14 +189,9 @@ class _Run:
             domain, without = target, SPF.PERMERROR
 
     async def _record(self, domain: str) -> SPFRecord | None:
+        records = await self._asked(self.dns.txt, domain, counted=False)
         try:
-            answer = await self.dns.txt(domain)
-        except NoSuchName:
-            return None
-        except DNSFailure as error:
-            raise _Ended(SPF.TEMPERROR, f"the DNS does not answer for {domain}") from error
-        try:
-            octets = select_record(answer.records)
+            octets = select_record(records)
             return parse_record(octets) if octets is not None else None
         except BadRecord as error:
             raise _Ended(SPF.PERMERROR, f"{domain}: {error}") from error
@@ -252,10 +270,9 @@ class _Run:
         if self._names is None:
             self._names = []
             try:
-                names: Sequence[str] = (await self.dns.ptr(str(self.values.address))).records
-            except NoSuchName:
-                names = ()
-            except DNSFailure:
+                names = await self._asked(self.dns.ptr, str(self.values.address), counted=False)
+            except _Ended:
+                self.personal = True  # the DNS may answer the next time
                 return self._names
             if not names and counted:
                 self._found_nothing()
@@ -266,6 +283,7 @@ class _Run:
                 try:
                     addresses = await self._addresses(name, counted=False)
                 except _Ended:
+                    self.personal = True
                     continue
                 if self.values.address in addresses:
                     self._names.append(name)
@@ -275,9 +293,12 @@ class _Run:
         self, ask: Callable[[str], Awaitable[Answer[T]]], name: str, *, counted: bool = True
     ) -> tuple[T, ...]:
         try:
-            records = (await ask(name)).records
+            answer = await ask(name)
+            records = answer.records
+            self.ttl = min(self.ttl, answer.ttl)
         except NoSuchName:
             records = ()
+            self.ttl = min(self.ttl, _DENIED_SECONDS)
         except DNSFailure as error:
             raise _Ended(SPF.TEMPERROR, f"the DNS does not answer for {name}") from error
         if not records and counted:
@@ -298,6 +319,8 @@ class _Run:
 
     async def _expand(self, macros: MacroString, domain: str) -> str:
         self.values.domain = domain
+        if not _PERSONAL.isdisjoint(macros.letters):
+            self.personal = True
         if "p" in macros.letters:
             self.values.validated = self._best(await self._validated(), domain)
         return macros.expand(self.values)
@@ -327,10 +350,10 @@ class _Run:
             target = self._name(await self._expand(macros, domain))
             if target is None:
                 return ""
-            records = (await self.dns.txt(target)).records
+            records = await self._asked(self.dns.txt, target, counted=False)
             if len(records) != 1:
                 return ""
             text = await self._expand(parse_macros(records[0].decode("ascii"), explanation=True), domain)
-        except (NoSuchName, DNSFailure, UnicodeDecodeError, BadMacro):
+        except (_Ended, UnicodeDecodeError, BadMacro):
             return ""
         return text[:_EXPLANATION] if text.isascii() and text.isprintable() else ""

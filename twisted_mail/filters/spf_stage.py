@@ -40,23 +40,23 @@ class SPFStage:
         if not client.address:
             return Verdict()
         helo = client.noted(SPFHelo)
-        name = _domain(client.helo)
-        work = []
+        name, domain = _domain(client.helo), _domain(mail.sender.rpartition("@")[2])
+        check, address = self._check, client.address
+        of_helo = check.known(address, name) if helo is None or helo.domain != name else Checked(helo.result, helo.reason)
+        of_sender = check.known(address, domain) if domain else of_helo
+        if of_helo is None and of_sender is None:
+            work = [check.check(address, name, name, name)]
+            if domain:
+                work.append(check.check(address, domain, mail.sender, name))
+            of_helo, *rest = await side_by_side(work)
+            of_sender = rest[0] if rest else of_helo
+        of_helo = of_helo or await check.check(address, name, name, name)
+        of_sender = of_sender or await check.check(address, domain, mail.sender, name)
         if helo is None or helo.domain != name:
-            work.append(self._check.check(client.address, name, name, name))
-        domain = mail.sender.rpartition("@")[2]
-        if domain:
-            work.append(self._check.check(client.address, domain, mail.sender, name))
-        done: list[Checked] = await side_by_side(work)
-        if domain:
-            whole = done.pop()
-            found = SPFResult(whole.result, _domain(domain), "mailfrom", whole.reason, whole.explanation)
-        if done:
-            helo = SPFHelo(done[0].result, name, done[0].reason)
+            helo = SPFHelo(of_helo.result, name, of_helo.reason)
             client.note(helo)
-        assert helo is not None
-        if not domain:
-            found = SPFResult(helo.result, name, "helo", helo.reason)
+        identity = "mailfrom" if domain else "helo"
+        found = SPFResult(of_sender.result, domain or name, identity, of_sender.reason, of_sender.explanation)
         mail.note(found)
         return self._verdict(mail, found, helo)
 

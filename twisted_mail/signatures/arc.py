@@ -64,6 +64,8 @@ class ARCVerifier:
     def at_body(self, reading: Reading) -> None:
         """The header is there: are the sets complete, and what do they say?"""
         self._fields = reading.fields
+        if not any(map(reading.fields.count, ARC_FIELDS)):
+            return
         try:
             self.links = self._collect(reading.fields)
             self._sets = [self._read(number, links, reading) for number, links in enumerate(self.links, 1)]

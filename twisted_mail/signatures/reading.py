@@ -31,12 +31,16 @@ class Reading:
     can depend on what the header says.
     """
 
-    def __init__(self, *at_body: Callable[[Reading], None], header_bytes: int = HEADER_BYTES) -> None:
+    def __init__(
+        self, *at_body: Callable[[Reading], None], header_bytes: int = HEADER_BYTES, only_with: tuple[bytes, ...] = ()
+    ) -> None:
+        """*only_with*: words in lower case; of a header that has none of them no field is looked at, as if there were none."""
         self._at_body = at_body
         self._limit = header_bytes
         self._held: bytearray | None = bytearray()
         self._hashes: dict[tuple[Canon, int | None], BodyHash] = {}
         self._fields: Fields | None = None
+        self._only_with = only_with
         self.too_long = False
         """The header is longer than the limit: nothing can be said of it."""
 
@@ -100,7 +104,9 @@ class Reading:
         if at > self._limit:
             self._give_up()
             return
-        self._fields = Fields(split_header(bytes(self._held[:at])))
+        header = bytes(self._held[:at])
+        looked_at = not self._only_with or _has_one(header.lower(), self._only_with)
+        self._fields = Fields(split_header(header) if looked_at else ())
         for ask in self._at_body:
             ask(self)
         rest, self._held = bytes(self._held[at:]), None
@@ -110,3 +116,7 @@ class Reading:
     def _give_up(self) -> None:
         self.too_long = True
         self._held = None
+
+
+def _has_one(octets: bytes, words: tuple[bytes, ...]) -> bool:
+    return any(word in octets for word in words)
