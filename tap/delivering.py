@@ -155,6 +155,7 @@ class Delivering:
             DeliverySettings(
                 hostname=configuration.hostname,
                 subaddress=configuration.smtp.subaddress,
+                detail_mailboxes=configuration.smtp.subaddress_folders,
                 hops=configuration.smtp.hops,
                 remember_seconds=1.0,
             ),

@@ -264,6 +264,12 @@ class SMTPSettings:
         "+",
         "What parts a user from a detail, as in user+tag (RFC 5233). Empty: no sub-addresses.",
     )
+    subaddress_folders: bool = setting(
+        Flag(),
+        False,
+        "Whether mail to `user+detail` goes into the mailbox `detail` where the user has one; else, and where a script sorts it, "
+        "as mail to the user.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
