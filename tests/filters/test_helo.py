@@ -185,3 +185,22 @@ def test_a_name_server_that_did_not_answer_is_asked_again() -> None:
     assert now(filter.helo(client(PUBLIC, "x.example"))) == ACCEPTED
     dns.table["x.example", "A"] = ["8.8.8.8"]
     assert now(filter.helo(client(PUBLIC, "x.example"))).score == 0.2
+
+
+def test_while_the_dns_is_silent_peers_do_not_wait_for_it_one_by_one() -> None:
+    class Silent(TableDNS):
+        async def a(self, name: str) -> Any:
+            self.asked.append((name, "A"))
+            return await Deferred[Any]()
+
+    clock, dns = Clock(), Silent({})
+    filter = Helo(dns, clock, seconds=3)
+    for number in range(3):
+        waiting = started(filter.helo(client(PUBLIC, f"x{number}.example")))
+        assert not waiting.called
+        clock.advance(3)
+        assert waiting.result == ACCEPTED
+    assert now(filter.helo(client(PUBLIC, "y.example"))) == ACCEPTED
+    assert len(dns.asked) == 3
+    clock.advance(61)
+    assert not started(filter.helo(client(PUBLIC, "z.example"))).called

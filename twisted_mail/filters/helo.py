@@ -40,6 +40,9 @@ CHECKS: Final[Mapping[str, str]] = {
 _OF_THE_ADDRESS: Final = frozenset({"no_reverse", "unconfirmed_reverse", "dynamic"})
 _KNOWN_SECONDS: Final = 300.0
 _MOST_KNOWN: Final = 5_000
+_SILENT: Final = 3
+"""After so many names in a row without an answer in time, no peer waits for one for a while."""
+_SILENT_SECONDS: Final = 60.0
 REJECT: Final = "reject"
 DEFAULTS: Final[Mapping[str, float | str]] = {
     "syntax": 1.5,
@@ -108,7 +111,7 @@ class Helo:
         own_names: Iterable[str] = (),
         own_addresses: Iterable[str] = (),
         checks: Mapping[str, float | str] = DEFAULTS,
-        seconds: float = 5.0,
+        seconds: float = 3.0,
     ) -> None:
         """*own_names*: the server's host names (and domains that no other server sends for). *clock*: IReactorTime; a name
         that is not resolved within *seconds* is not held against anybody."""
@@ -120,6 +123,9 @@ class Helo:
         self._seconds = seconds
         self._known: dict[tuple[str, str, ReverseName | None], tuple[float, HeloFindings, Verdict]] = {}
         """What was found, and until when that holds."""
+        self._silent = 0
+        """How often in a row the time was over."""
+        self._silent_until = 0.0
 
     async def helo(self, client: Client) -> Verdict:
         if is_ours(client):
@@ -176,11 +182,19 @@ class Helo:
         name = client.helo.rstrip(".").lower()
         if name.startswith("[") or not (self._checks.get("unresolvable") or self._checks.get("mismatch")):
             return []
+        if self._silent >= _SILENT and self._clock.seconds() < self._silent_until:
+            return None
         asking: Deferred[list[str]] = Deferred.fromCoroutine(self._resolve(name, client))
         try:
-            return await asking.addTimeout(self._seconds, self._clock)
-        except (DNSFailure, TwistedTimeout):
+            found = await asking.addTimeout(self._seconds, self._clock)
+        except DNSFailure:
             return None  # somebody else's name server, as a rule
+        except TwistedTimeout:
+            self._silent += 1
+            self._silent_until = self._clock.seconds() + _SILENT_SECONDS
+            return None
+        self._silent = 0
+        return found
 
     async def _resolve(self, name: str, client: Client) -> list[str]:
         """Raises: DNSFailure."""
