@@ -20,7 +20,8 @@ from twisted_mail.sieve.values import SieveError
 
 __all__ = ["block_of", "check_of", "script_of", "sequence"]
 
-Branch = tuple[Check, Step]
+Branch = tuple[Check, Step, str]
+"""A test, what is done where it is true, and the sentence for the trace that says so."""
 
 _CHAIN: Final = ("if", "elsif", "else")
 
@@ -61,10 +62,12 @@ def _require(node: Node, scope: Scope) -> None:
 def block_of(nodes: Sequence[Node], scope: Scope) -> Step:
     """The commands of a block, one behind the other."""
     steps: list[Step] = []
+    row: list[Branch] = []
     index = 0
     while index < len(nodes):
         node = nodes[index]
         if node.name not in _CHAIN:
+            _end_row(row, steps)
             steps.append(_deferred(scope, node, lambda node=node: _command(node, scope)))  # type: ignore[misc]
             index += 1
             continue
@@ -77,8 +80,21 @@ def block_of(nodes: Sequence[Node], scope: Scope) -> Step:
                 scope.source.fail(f"{nodes[index].name} stands behind an else", nodes[index].at)
             chain.append(nodes[index])
             index += 1
-        steps.append(_chain(chain, scope))
+        branches, otherwise = _chain(chain, scope)
+        if len(branches) == 1 and otherwise is None:
+            row += branches
+        else:
+            _end_row(row, steps)
+            steps.append(_first_of(branches, otherwise))
+    _end_row(row, steps)
     return sequence(steps)
+
+
+def _end_row(row: list[Branch], steps: list[Step]) -> None:
+    """Ifs that stand one behind the other, with nothing else, are one step: most scripts are nothing but these."""
+    if row:
+        steps.append(_if(*row[0]) if len(row) == 1 else _each_of(tuple(row)))
+        row.clear()
 
 
 def sequence(steps: Sequence[Step]) -> Step:
@@ -174,9 +190,9 @@ def _check(node: Node, scope: Scope) -> Check:
     return syntax.compile(args)
 
 
-def _chain(chain: Sequence[Node], scope: Scope) -> Step:
+def _chain(chain: Sequence[Node], scope: Scope) -> tuple[list[Branch], Step | None]:
     """``if``, ``elsif``, ``else`` (RFC 5228 section 3.1)."""
-    branches: list[tuple[Check, Step, str]] = []
+    branches: list[Branch] = []
     otherwise: Step | None = None
     for node in chain:
         if node.arguments or node.parenthesized:
@@ -191,10 +207,15 @@ def _chain(chain: Sequence[Node], scope: Scope) -> Step:
         if len(node.tests) != 1:
             scope.source.fail(f"{node.name} takes one test", node.at)
         check = check_of(node.tests[0], scope)
-        line = scope.source.line(node.at)
-        branches.append((check, block_of(node.block, scope), f"line {line}: {node.name} {_shown(node.tests[0])}: true"))
-    if len(branches) == 1:
-        return _if(*branches[0], otherwise)
+        sentence = f"line {scope.source.line(node.at)}: {node.name} {_shown(node.tests[0])}"
+        if scope.compilation.explain:
+            check = _explained(check, sentence + ": false")
+        branches.append((check, block_of(node.block, scope), sentence + ": true"))
+    return branches, otherwise
+
+
+def _first_of(branches: Sequence[Branch], otherwise: Step | None) -> Step:
+    """The first that is true, else *otherwise*."""
     some = tuple(branches)
 
     def step(run: Run) -> None:
@@ -209,24 +230,39 @@ def _chain(chain: Sequence[Node], scope: Scope) -> Step:
     return step
 
 
-def _if(check: Check, block: Step, sentence: str, otherwise: Step | None) -> Step:
-    if otherwise is None:
+def _each_of(some: tuple[Branch, ...]) -> Step:
+    """All that are true, one after the other."""
+    more = len(some) - 1  # the step itself is counted by who runs it
 
-        def step(run: Run) -> None:
+    def step(run: Run) -> None:
+        run.steps -= more
+        for check, block, sentence in some:
             if check(run):
                 run.note(sentence)
                 block(run)
 
-        return step
+    return step
 
-    def either(run: Run) -> None:
+
+def _if(check: Check, block: Step, sentence: str) -> Step:
+    def step(run: Run) -> None:
         if check(run):
             run.note(sentence)
             block(run)
-        else:
-            otherwise(run)
 
-    return either
+    return step
+
+
+def _explained(check: Check, sentence: str) -> Check:
+    """Says so when *check* is false."""
+
+    def told(run: Run) -> bool:
+        if check(run):
+            return True
+        run.note(sentence)
+        return False
+
+    return told
 
 
 def _failing_check(error: SieveError) -> Check:

@@ -65,7 +65,7 @@ class Matcher:
     `counts` says that only the number of values is looked at.
     """
 
-    __slots__ = ("counts", "disjoint", "folded", "keys", "match")
+    __slots__ = ("counts", "disjoint", "folded", "keys", "match", "part")
 
     def __init__(
         self, match: Values, folded: Callable[[Sequence[str]], bool] | None = None, keys: int = 1, counts: bool = False
@@ -75,6 +75,8 @@ class Matcher:
         self.keys = keys
         self.disjoint: Callable[[Iterable[str]], bool] | None = None
         """Of ``:is``: the opposite of `folded`, without a detour."""
+        self.part: str | None = None
+        """Of ``:contains`` with one key: what a value must hold for `folded` to be true."""
         self.counts = counts
 
     def __call__(self, run: Run, values: Sequence[str]) -> bool:
@@ -188,7 +190,10 @@ def _contains(comparator: Comparator, keys: Texts) -> Matcher:
         _spend(run, values, count, count + cost)
         return contains_folded([fold(value) for value in values])
 
-    return Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None, 1 + (count >> 3))
+    found = Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None, 1 + (count >> 3))
+    if found.folded is not None and count == 1:
+        found.part = wanted[0]
+    return found
 
 
 def _uncaptured(comparator: Comparator, keys: Texts) -> Matcher:

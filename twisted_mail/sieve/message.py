@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from twisted_mail.mime import (
@@ -38,6 +39,7 @@ _TEXT_BYTES: Final = 4 << 20
 _ALL_TEXT_BYTES: Final = 16 << 20
 """Of all parts that one body test looks at."""
 _LIMITS: Final = Limits(text_bytes=0)
+_MOST_NAMES: Final = 40
 _BLANK: Final = re.compile(rb"\n\r?\n")
 _FIELD_LINE: Final = re.compile(rb"[!-9;-~]++[ \t]*+:|[ \t]|>?From ")
 
@@ -54,6 +56,25 @@ class Address(NamedTuple):
     """There are a local part and a domain."""
 
 
+_PLAIN: Final = re.compile(
+    r"(?:\A|,)\s*+(?:[^\"\\<>@,;:()\[\]]*+(<))?+(([^\"\\<>@,;:()\[\]\s]++)@([^\"\\<>@,;:()\[\]\s]++))(?(1)>)\s*+(?=,|\Z)"
+)
+"""``local@domain`` or ``Name <local@domain>``, nothing quoted: nearly all addresses. The address, and its two parts."""
+
+
+def _plain_addresses(text: str) -> list[tuple[str, str, str, str]] | None:
+    """What `_PLAIN` finds, where the field has nothing else."""
+    found = _PLAIN.findall(text)
+    return found if len(found) == text.count(",") + 1 else None
+
+
+def _addresses(value: bytes) -> tuple[Address, ...]:
+    """Those of one field, unfolded."""
+    if value.isascii() and (plain := _plain_addresses(value.decode("ascii"))) is not None:
+        return tuple([Address(full, local, domain, True) for _, full, local, domain in plain])
+    return tuple([_address(mailbox) for mailbox in mailboxes_of(parse_addresses(value))])
+
+
 def _address(mailbox: Mailbox) -> Address:
     local = mailbox.local.decode("utf-8", "replace")
     domain = mailbox.host.decode("utf-8", "replace")
@@ -62,31 +83,68 @@ def _address(mailbox: Mailbox) -> Address:
     return Address(f"{local}@{domain}" if domain else local, "", "", False)
 
 
+def _text(value: bytes) -> str:
+    """What a field's raw value says."""
+    value = unfold(value)
+    if value.isascii() and b"=?" not in value and (text := value.decode("ascii")).isprintable():
+        return text
+    return decode_header(value)
+
+
+@lru_cache(maxsize=1024)
+def _pattern(names: frozenset[str]) -> re.Pattern[bytes] | None:
+    """Finds the fields of these names; None where that is no quicker than to read all."""
+    if not names or len(names) > _MOST_NAMES:
+        return None
+    chosen = b"|".join([re.escape(name.encode("ascii")) for name in sorted(names)])
+    return re.compile(b"\n(" + chosen + rb")[ \t]*+:([^\n]*+(?:\n[ \t][^\n]*+)*+)", re.IGNORECASE)
+
+
 class Header:
     """The fields of one header block. Names are asked for in lower case; values stand in the order of the block."""
 
-    __slots__ = ("_addresses", "_fields", "_raw", "_values", "folds", "octets")
+    __slots__ = ("_addresses", "_expected", "_fields", "_raw", "_values", "folds", "octets")
 
     def __init__(self, octets: bytes) -> None:
         self.octets = octets
         """The block as it stands, perhaps with its blank line."""
         self._fields: dict[bytes, list[bytes]] | None = None
+        self._expected: frozenset[str] | None = None
+        """Names that `_fields` has; None: all."""
         self._raw: dict[str, tuple[bytes, ...]] = {}
         self._values: dict[str, tuple[str, ...]] = {}
         self.folds: dict[str, tuple[str, ...]] = {}
         """What `folded` knows already."""
         self._addresses: dict[str, tuple[tuple[Address, ...], ...]] = {}
 
+    def expect(self, names: frozenset[str]) -> None:
+        """Says which names will be asked for, if any. Others may be, too: then all of the header is read."""
+        if self._fields is not None or (pattern := _pattern(names)) is None:
+            return
+        self._expected = names
+        self._fields = fields = _gathered(pattern.findall(b"\n" + self.octets))
+        # What needs no decoding is made here, in one go; a call for each name would cost twice as much.
+        values, folds = self._values, self.folds
+        for key, found in fields.items():
+            texts = []
+            for raw in found:
+                raw = unfold(raw) if b"\n" in raw else raw.strip(b" \t\r")
+                if b"=?" in raw or not raw.isascii() or not (text := raw.decode("ascii")).isprintable():
+                    break
+                texts.append(text)
+            else:
+                name = key.decode("ascii")
+                values[name] = tuple(texts)
+                folds[name] = (texts[0].lower(),) if len(texts) == 1 else tuple([text.lower() for text in texts])
+        for name in names:
+            if name not in folds and name.encode("ascii") not in fields:
+                folds[name] = values[name] = ()
+
     def _found(self, name: str) -> Sequence[bytes]:
         fields = self._fields
-        if fields is None:
-            fields = self._fields = {}
-            for key, value in split_fields(self.octets):
-                key = key.lower()
-                if key in fields:
-                    fields[key].append(value)
-                else:
-                    fields[key] = [value]
+        if fields is None or (self._expected is not None and name not in self._expected):
+            self._expected = None
+            fields = self._fields = _gathered(split_fields(self.octets))
         # Names that are not ASCII are no names of fields; any encoding says so.
         return fields.get(name.encode("utf-8", "replace"), ())
 
@@ -105,7 +163,7 @@ class Header:
         """The values, unfolded, without white space around them, encoded words decoded (RFC 5228 section 2.7.2)."""
         values = self._values.get(name)
         if values is None:
-            values = self._values[name] = tuple([decode_header(unfold(value)) for value in self._found(name)])
+            values = self._values[name] = tuple([_text(value) for value in self._found(name)])
         return values
 
     def folded(self, name: str) -> tuple[str, ...]:
@@ -119,27 +177,57 @@ class Header:
         """The addresses of every field *name*, in order, those of groups too; names of groups are left out."""
         addresses = self._addresses.get(name)
         if addresses is None:
-            addresses = self._addresses[name] = tuple(
-                [
-                    tuple([_address(mailbox) for mailbox in mailboxes_of(parse_addresses(unfold(value)))])
-                    for value in self._found(name)
-                ]
-            )
+            addresses = self._addresses[name] = tuple([_addresses(unfold(value)) for value in self._found(name)])
         return addresses
+
+    def folded_parts(self, name: str) -> tuple[list[str], list[str], list[str]]:
+        """Of all addresses of all fields *name* what may be compared, as ``i;ascii-casemap`` does: the whole, local parts,
+        domains. What is no valid address has a whole alone."""
+        fulls: list[str] = []
+        locals: list[str] = []
+        domains: list[str] = []
+        for value in self._found(name):
+            value = unfold(value)
+            plain = _plain_addresses(value.lower().decode("ascii")) if value.isascii() else None
+            if plain is None:
+                for address in _addresses(value):
+                    fulls.append(fold(address.full))
+                    if address.valid:
+                        locals.append(fold(address.local))
+                        domains.append(fold(address.domain))
+                continue
+            for _, full, local, domain in plain:
+                fulls.append(full)
+                locals.append(local)
+                domains.append(domain)
+        return fulls, locals, domains
 
     def names(self) -> list[str]:
         """The names that occur, in lower case, each once, in the order of the block."""
-        self._found("")
+        self._found("")  # which nobody expects
         return [name.decode("ascii") for name in self._fields or ()]
+
+
+def _gathered(fields: list[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """Raw values by name in lower case."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        name = name.lower()
+        if name in found:
+            found[name].append(value)
+        else:
+            found[name] = [value]
+    return found
 
 
 class Entity:
     """One part of a message (RFC 2045 section 2.4), or the message itself, which is the root of its parts."""
 
-    __slots__ = ("_children", "_content", "_header", "_text", "message", "part")
+    __slots__ = ("_all", "_children", "_content", "_header", "_text", "part")
 
-    def __init__(self, message: Message, part: Part, header: Header | None = None) -> None:
-        self.message = message
+    def __init__(self, octets: bytes, part: Part, header: Header | None = None) -> None:
+        self._all = octets
+        """Of the message. The message itself would make a circle, which only the garbage collector takes away."""
         self.part = part
         self._header = header
         self._children: tuple[Entity, ...] | None = None
@@ -151,7 +239,7 @@ class Entity:
         """Of this part alone. The root's is the message's, with what editheader did to it."""
         if self._header is None:
             start, end = self.part.start, self.part.body
-            self._header = Header(self.message.octets[start : min(end, start + _HEADER_BYTES)])
+            self._header = Header(self._all[start : min(end, start + _HEADER_BYTES)])
         return self._header
 
     @property
@@ -160,7 +248,7 @@ class Entity:
         if self._children is None:
             part = self.part
             inside = (part.message,) if part.message is not None else part.parts
-            self._children = tuple([Entity(self.message, child) for child in inside])
+            self._children = tuple([Entity(self._all, child) for child in inside])
         return self._children
 
     def walk(self) -> Iterator[Entity]:
@@ -175,7 +263,7 @@ class Entity:
     def octets(self) -> bytes:
         """The body as sent, at most some 4 MB."""
         part = self.part
-        return self.message.octets[part.body : min(part.end, part.body + _TEXT_BYTES)]
+        return self._all[part.body : min(part.end, part.body + _TEXT_BYTES)]
 
     @property
     def text(self) -> str:
@@ -263,7 +351,7 @@ class Message:
                 parser = MessageParser(_LIMITS)
                 parser.feed(self.octets)
                 self._root = root = parser.close().root
-            self._entity = Entity(self, root, self.header)
+            self._entity = Entity(self.octets, root, self.header)
         return self._entity
 
     def values(self, name: str) -> tuple[str, ...]:

@@ -85,7 +85,8 @@ def plain_glob(pattern: str, fold: Fold) -> Callable[[str], bool]:
             part = middle[0]
             return lambda value: part in value
     match = glob(pattern, fold)
-    return lambda value: match(value) is not None
+    longest = max([part for piece in pieces for part in piece if part is not None], key=len, default="")
+    return lambda value: longest in value and match(value) is not None
 
 
 def glob_weight(pattern: str) -> int:

@@ -22,11 +22,12 @@ _RUN_LIMITS: Final = RunLimits()
 class Script:
     """Made by `compile_script`. It holds nothing of any message, and can be run by several at once."""
 
-    __slots__ = ("_capabilities", "_step", "needs_body")
+    __slots__ = ("_capabilities", "_fields", "_step", "needs_body")
 
-    def __init__(self, step: Step, capabilities: frozenset[str], needs_body: bool):
+    def __init__(self, step: Step, capabilities: frozenset[str], needs_body: bool, fields: frozenset[str]):
         self._step = step
         self._capabilities = capabilities
+        self._fields = fields
         self.needs_body = needs_body
         """Whether any of its tests or actions looks at more than the header and the size of a message."""
 
@@ -38,6 +39,7 @@ class Script:
         """What the script makes of *message*. Raises nothing: what fails is in `Outcome.error`, and the message is kept
         as if there were no script (RFC 5228 section 2.10.6).
         """
+        message.header.expect(self._fields)
         run = Run(message, environment, limits)
         try:
             try:
@@ -57,12 +59,13 @@ class Script:
 
 
 def compile_script(
-    text: str, *, include: Include | None = None, limits: CompileLimits = _COMPILE_LIMITS
+    text: str, *, include: Include | None = None, limits: CompileLimits = _COMPILE_LIMITS, explain: bool = False
 ) -> Script:
-    """Compiles a script with all that it includes; without *include* there is nothing that it could include.
+    """Compiles a script with all that it includes; without *include* there is nothing that it could include. With *explain*
+    the trace of a run also says which tests were false.
 
     Raises: SieveError with line and column, from 1.
     """
-    compilation = Compilation(VOCABULARY, include, limits)
+    compilation = Compilation(VOCABULARY, include, limits, explain)
     step = script_of(Source(text), compilation)
-    return Script(step, frozenset(compilation.capabilities), compilation.needs_body)
+    return Script(step, frozenset(compilation.capabilities), compilation.needs_body, frozenset(compilation.fields))

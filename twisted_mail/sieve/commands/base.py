@@ -94,33 +94,55 @@ def _folded_header(names: tuple[str, ...], match: Matcher) -> Check:
         if (disjoint := match.disjoint) is not None:
 
             def check_is(run: Run) -> bool:
-                values = run.folds.get(name)
-                if values is None:
-                    values = run.header.folded(name)
                 run.steps -= 1
-                return not disjoint(values)
+                try:
+                    return not disjoint(run.folds[name])
+                except KeyError:
+                    return not disjoint(run.header.folded(name))
 
             return check_is
 
+        if (key := match.part) is not None:
+
+            def check_contains(run: Run) -> bool:
+                run.steps = steps = run.steps - run.weight
+                if steps < 0:
+                    run.spend(0)
+                try:
+                    values = run.folds[name]
+                except KeyError:
+                    values = run.header.folded(name)
+                for value in values:
+                    if key in value:
+                        return True
+                return False
+
+            return check_contains
+
         def check_one(run: Run) -> bool:
-            values = run.folds.get(name)
-            if values is None:
+            try:
+                values = run.folds[name]
+            except KeyError:
                 values = run.header.folded(name)
             if not values:
                 return False
-            run.steps -= run.weight * keys
-            if run.steps < 0:
+            run.steps = steps = run.steps - run.weight * keys
+            if steps < 0:
                 run.spend(0)
             return matches(values)
 
         return check_one
 
     def check(run: Run) -> bool:
-        folded = run.header.folded
         for name in names:
-            values = folded(name)
+            try:
+                values = run.folds[name]
+            except KeyError:
+                values = run.header.folded(name)
             if values:
-                run.spend(run.weight * keys)
+                run.steps = steps = run.steps - run.weight * keys
+                if steps < 0:
+                    run.spend(0)
                 if matches(values):
                     return True
         return False
@@ -158,7 +180,7 @@ def _address(args: Arguments) -> Check:
     names = lowered(texts)
     key = args.choice("part") or "all"
     if select is None and texts.constant is not None and match.folded is not None and key not in ("user", "detail"):
-        return _folded_address([(key, name) for name in dict.fromkeys(map(fold, texts.constant))], part, match)
+        return _folded_address(tuple(dict.fromkeys(map(fold, texts.constant))), key, match)
 
     def check(run: Run) -> bool:
         header = run.header
@@ -172,26 +194,27 @@ def _address(args: Arguments) -> Check:
     return check
 
 
-def _folded_address(
-    fields: Sequence[tuple[str, str]], part: Callable[[Run, Address], str | None], match: Matcher
-) -> Check:
-    """*fields* are (part, name)."""
+_PARTS: Final = ("all", "localpart", "domain")
+
+
+def _folded_address(names: Sequence[str], part: str, match: Matcher) -> Check:
     matches, keys = match.folded, match.keys
     assert matches is not None
+    index = _PARTS.index(part)
+    fields = [("folded parts", name) for name in names]
 
     def check(run: Run) -> bool:
         memo = run.message.memo
         for key in fields:
-            values = memo.get(key)
-            if values is None:
-                values = memo[key] = [
-                    fold(value)
-                    for field in run.header.addresses(key[1])
-                    for address in field
-                    if (value := part(run, address)) is not None
-                ]
+            try:
+                parts = memo[key]
+            except KeyError:
+                parts = memo[key] = run.header.folded_parts(key[1])
+            values = parts[index]
             if values:
-                run.spend(run.weight * keys)
+                run.steps = steps = run.steps - run.weight * keys
+                if steps < 0:
+                    run.spend(0)
                 if matches(values):
                     return True
         return False
@@ -233,6 +256,7 @@ def _or_of_parts(compile: Callable[[Arguments], Check]) -> Callable[[Arguments],
         for tag in ("anychild", "option"):
             if args.given(tag):
                 args.fail(f"the tag :{args.choice(tag)} needs :mime", tag)
+        args.scope.reads_fields(map(fold, args.texts("header names").constant or ()))
         return compile(args)
 
     return either

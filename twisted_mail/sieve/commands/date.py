@@ -134,6 +134,8 @@ def _read(value: bytes) -> tuple[int, int] | None:
 
 def _date(args: Arguments) -> Check:
     name = args.text("header name")
+    if name.constant is not None:
+        args.scope.reads_fields((fold(name.constant),))
     match, zone, part = matcher(args), _zone_of(args), _part_of(args)
     select = selection(args) or (lambda values: values[:1])
 
