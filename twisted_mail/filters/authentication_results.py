@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from twisted_mail.dns.names import BadName, a_labels
@@ -68,11 +69,11 @@ def _resinfo(result: AuthenticationResult) -> str:
     if not _KEYWORD.fullmatch(result.method) or not _KEYWORD.fullmatch(result.value):
         return ""
     words = [f"{result.method}={result.value}"]
-    if comment := _clean(result.comment):
+    if result.comment and (comment := _clean(result.comment)):
         words.append("(" + _IN_COMMENTS.sub(r"\\\1", comment) + ")")
-    if reason := _clean(result.reason):
+    if result.reason and (reason := _clean(result.reason)):
         words.append(f"reason={_quoted(reason)}")
-    words += [f"{name}={_value(value)}" for name, value in result.properties if _PROPERTY.fullmatch(name) and value]
+    words += [f"{name}={_value(value)}" for name, value in result.properties if value and _is_property(name)]
     lines = [""]
     for word in words:
         if lines[-1] and len(lines[-1]) + 1 + len(word) > _WIDTH - 8:
@@ -82,7 +83,14 @@ def _resinfo(result: AuthenticationResult) -> str:
     return f"{_FOLD} ".join(lines)
 
 
+@lru_cache(maxsize=256)
+def _is_property(name: str) -> bool:
+    return _PROPERTY.fullmatch(name) is not None
+
+
 def _clean(text: str) -> str:
+    if text.isprintable():
+        return text.strip()[:_VALUE]
     return _NOT_PRINTABLE.sub(" ", text).strip()[:_VALUE]
 
 
