@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.sieve.scripts import A, B, fails, files, holds, run
+from tests.sieve.scripts import A, B, environment, fails, files, holds, run
+from twisted_mail.sieve import Message, compile_script
 from twisted_mail.sieve.values import Discard, FileInto, Keep, Redirect
 
 
@@ -408,3 +409,16 @@ def test_the_trace_says_what_happened_with_its_line() -> None:
         'line 3: fileinto "gifts"',
         "line 4: stop",
     )
+
+
+def test_the_trace_can_say_what_was_false_too() -> None:
+    text = 'if header :is "subject" "x" {\n discard;\n} elsif size :over 1M { discard; }\nif exists "from" { stop; }'
+    trace = compile_script(text, explain=True).run(Message(A), environment()).trace
+    assert trace == (
+        'line 1: if header :is "subject" "x": false',
+        "line 3: elsif size :over 1048576: false",
+        'line 4: if exists "from": true',
+        "line 4: stop",
+        "implicit keep",
+    )
+    assert compile_script(text).run(Message(A), environment()).trace == trace[2:]
