@@ -34,12 +34,14 @@ from twisted_mail.filters.spf_stage import SPFStage
 from twisted_mail.filters.values import Action, Moment, WhenDown
 from twisted_mail.filters.wires import Dial, Place, dial
 from twisted_mail.storage import Backend
+from twisted_mail.storage.interfaces import Directory, StorageError
 from twisted_mail.tap.counting import filter_metrics
 from twisted_mail.tap.filtering import FilterSettings
 from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.reporting import Reporting
 from twisted_mail.tap.settings import Configuration
 from twisted_mail.tap.status import Metric
+from twisted_mail.values import AccountId
 
 __all__ = ["Judging", "gauntlet_of"]
 
@@ -156,14 +158,23 @@ def _built(
                 )
             )
         )
-    _add_daemons(settings, hostname, call, add)
+    _add_daemons(settings, hostname, call, backend.directory, add)
     others = bool(settings.spamassassin.address or settings.rspamd.url)
     if settings.builtin_score == "on" or (settings.builtin_score == "auto" and not others):
         add(BuiltinScore(time.time, settings.score_rules))
     return built
 
 
-def _add_daemons(settings: FilterSettings, hostname: str, call: Dial, add: Callable[..., None]) -> None:
+def _add_daemons(
+    settings: FilterSettings, hostname: str, call: Dial, directory: Directory, add: Callable[..., None]
+) -> None:
+    async def address_of(account: AccountId) -> str:
+        try:
+            record = await directory.account(account)
+        except StorageError:
+            return ""  # a filter is not down for that
+        return record.address if record is not None else ""
+
     clamav, spamassassin, rspamd = settings.clamav, settings.spamassassin, settings.rspamd
     if clamav.address:
         add(
@@ -187,6 +198,7 @@ def _add_daemons(settings: FilterSettings, hostname: str, call: Dial, add: Calla
                 junk_score=settings.junk_score,
                 most_bytes=spamassassin.largest,
                 per_user=spamassassin.per_user,
+                name_of=address_of,
                 at_once=spamassassin.at_once,
                 seconds=spamassassin.timeout,
             ),

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.python.failure import Failure
 
-from tests.filters.asking import Message, ann, client, mail, recipient, started
+from tests.filters.asking import Message, ann, client, mail, now, recipient, started
 from tests.filters.daemon import Daemon
 from twisted_mail.filters.clamav import ClamAV
 from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.rspamd import Rspamd, place_of_url
 from twisted_mail.filters.spamassassin import SpamAssassin, received_field, user_name
 from twisted_mail.filters.values import Action, FieldChange, FilterDown, Verdict
+from twisted_mail.values import AccountId
 
 OCTETS = b"From: bob@example.net\r\nSubject: one\r\nX-Spam: yes\r\nX-Spam: no\r\n\r\nHello.\r\n"
 
@@ -197,12 +198,21 @@ def test_errors_of_spamd(said: bytes) -> None:
 
 
 def test_a_recipient_alone_gives_the_user() -> None:
-    assert user_name(mail(recipients=["Ann+news@Example.org"])) == "ann@example.org"
-    assert user_name(mail(recipients=["ann@example.org", "cyd@example.org"])) == ""
-    assert user_name(mail()) == ""
+    assert now(user_name(mail(recipients=["Ann+news@Example.org"]))) == "ann@example.org"
+    assert now(user_name(mail(recipients=["ann@example.org", "cyd@example.org"]))) == ""
+    assert now(user_name(mail())) == ""
     odd = mail()
     odd.recipients = [recipient("ann b@example.org")]
-    assert user_name(odd) == ""
+    assert now(user_name(odd)) == ""
+
+
+def test_mail_to_an_alias_is_its_users() -> None:
+    async def name_of(account: AccountId) -> str:
+        return "ann@example.org" if account == alias.recipients[0].accounts[0] else ""
+
+    alias = mail(recipients=["sales@example.org"])
+    assert now(user_name(alias, name_of)) == "ann@example.org"
+    assert now(user_name(mail(recipients=["cyd@example.org"]), name_of)) == "cyd@example.org"
 
 
 def test_the_received_field_that_spamassassin_reads() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -23,6 +23,7 @@ from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.peers import mailbox_of
 from twisted_mail.filters.values import Arrived, FilterDown, Mail, Verdict
 from twisted_mail.filters.wires import Dial, Place
+from twisted_mail.values import AccountId
 
 __all__ = ["FIELDS", "DEFAULT_PORT", "SpamAssassin", "SpamdAnswer", "ask_spamd", "received_field", "user_name"]
 
@@ -109,11 +110,14 @@ async def _answer(answers: Answers) -> SpamdAnswer:
     return SpamdAnswer(fields, await answers.octets(int(length)))
 
 
-def user_name(mail: Mail) -> str:
-    """Whose settings and Bayes database count: the recipient's, if there is one alone that is an account of ours."""
+async def user_name(mail: Mail, name_of: Callable[[AccountId], Awaitable[str]] | None = None) -> str:
+    """Whose settings and Bayes database count: the recipient's, if there is one alone that is an account of ours.
+
+    By *name_of* the account; without it, or where it does not know, by the recipient's address, which may be an alias."""
     if len(mail.recipients) != 1 or len(mail.recipients[0].accounts) != 1:
         return ""
-    name = mailbox_of(mail.recipients[0].address)
+    name = await name_of(mail.recipients[0].accounts[0]) if name_of is not None else ""
+    name = name or mailbox_of(mail.recipients[0].address)
     return name if _USER.fullmatch(name) else ""
 
 
@@ -152,13 +156,14 @@ class SpamAssassin:
         most_bytes: int = 524_288,
         cut: bool = False,
         per_user: bool = True,
+        name_of: Callable[[AccountId], Awaitable[str]] | None = None,
         outbound: bool = False,
         at_once: int = 8,
         seconds: float = 60.0,
         wall: Callable[[], float] = time.time,
     ) -> None:
         """*cut*: of larger messages the first *most_bytes* are judged. *per_user*: spamd is told whose mail it is, if
-        there is one recipient. *at_once*: questions at the same time; others wait. *seconds*: for each wait."""
+        there is one recipient; by what *name_of* says of the account (it must not fail). *at_once*: questions at the same time; others wait. *seconds*: for each wait."""
         self.outbound = outbound
         self._place = place
         self._dial = dial
@@ -167,6 +172,7 @@ class SpamAssassin:
         self._most = most_bytes
         self._cut = cut
         self._per_user = per_user
+        self._name_of = name_of
         self._seconds = seconds
         self._wall = wall
         self._at_once = DeferredSemaphore(at_once)
@@ -183,7 +189,7 @@ class SpamAssassin:
                 async for chunk in chunks:
                     yield chunk
 
-        fields = {"User": user_name(message.mail) if self._per_user else ""}
+        fields = {"User": await user_name(message.mail, self._name_of) if self._per_user else ""}
         answer: SpamdAnswer = await self._at_once.run(
             lambda: Deferred.fromCoroutine(
                 ask_spamd(
