@@ -163,7 +163,8 @@ class SpamAssassin:
         wall: Callable[[], float] = time.time,
     ) -> None:
         """*cut*: of larger messages the first *most_bytes* are judged. *per_user*: spamd is told whose mail it is, if
-        there is one recipient; by what *name_of* says of the account (it must not fail). *at_once*: questions at the same time; others wait. *seconds*: for each wait."""
+        there is one recipient; by what *name_of* says of the account (it must not fail). *at_once*: questions at the
+        same time; others wait. *seconds*: for each wait."""
         self.outbound = outbound
         self._place = place
         self._dial = dial
