@@ -35,7 +35,7 @@ class House:
         stages: list[Stage] = [
             Rates(cache, MemoryAllowances(), self.clock.seconds, limits_from(DEFAULT_LIMITS)),
             EarlyTalkers(self.clock, greeting_seconds=1.0),
-            IPRevStage(dns),
+            IPRevStage(dns, self.clock),
             Helo(dns, self.clock, own_names=["mail.example.org"]),
             DNSBL(dns, self.clock, zones_from({"bl.example": 2.0})),
             Greylisting(cache, records, self.clock.seconds),

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.dns.fakes import TableDNS
-from tests.filters.asking import Message, client, mail, now
+from tests.filters.asking import Message, client, mail, now, started
 from tests.signatures.support import DOMAIN, KEYS, MESSAGE, NOW, RSA_1024, RSA_SHORT, published, sign
 from tests.signatures.test_arc import DNS as SEALERS
 from tests.signatures.test_arc import HOPS, seal
@@ -38,7 +39,7 @@ PEER = "192.0.2.7"
 
 
 def look_up(table: dict[tuple[str, str], Any], address: str = PEER) -> tuple[ReverseName | None, Verdict]:
-    stage: Any = IPRevStage(TableDNS(table))
+    stage: Any = IPRevStage(TableDNS(table), Clock())
     peer = client(address)
     now(stage.connect(peer))
     return peer.noted(ReverseName), now(stage.mail(mail(peer=peer)))
@@ -88,7 +89,7 @@ def test_a_unix_socket_has_no_name() -> None:
 
 def test_ten_names_are_looked_at() -> None:
     dns = TableDNS({(PEER, "PTR"): [f"n{number}.example" for number in range(50)]})
-    now(IPRevStage(dns).connect(client(PEER)))
+    now(IPRevStage(dns, Clock()).connect(client(PEER)))
     assert len(dns.asked) == 1 + 10
 
 
@@ -107,6 +108,66 @@ def test_names_are_remembered_for_a_while() -> None:
     for _ in range(2):
         now(stage.connect(client("192.0.2.8")))
     assert len(dns.asked) == 6
+
+
+class Slow(TableDNS):
+    """Answers when the test says so."""
+
+    def __init__(self, table: dict[tuple[str, str], Any]) -> None:
+        super().__init__(table)
+        self.waiting: list[Deferred[None]] = []
+
+    async def _ask(self, name: str, type: str) -> Any:
+        mine: Deferred[None] = Deferred()
+        self.waiting.append(mine)
+        await mine
+        return await super()._ask(name, type)
+
+    def answer(self) -> None:
+        for waiting in self.waiting:
+            if not waiting.called:
+                waiting.callback(None)
+
+
+def test_a_slow_dns_holds_back_a_greeting_for_a_second_and_helo_for_two() -> None:
+    dns, clock = Slow({}), Clock()
+    stage, peer = IPRevStage(dns, clock), client(PEER)
+    greeted = started(stage.connect(peer))
+    clock.advance(0.9)
+    assert not greeted.called
+    clock.advance(0.2)
+    assert greeted.called
+    said = started(stage.helo(peer))
+    clock.advance(1.9)
+    assert not said.called
+    clock.advance(0.2)
+    assert said.called
+    assert peer.noted(ReverseName) == ReverseName("temperror")
+    assert results(now(stage.mail(mail(peer=peer)))) == ["iprev=temperror"]
+    dns.answer()
+    assert peer.noted(ReverseName) == ReverseName("permerror")
+
+
+def test_an_answer_that_comes_late_is_there_at_helo() -> None:
+    dns, clock = Slow({}), Clock()
+    stage, peer = IPRevStage(dns, clock), client(PEER)
+    started(stage.connect(peer))
+    clock.advance(1.1)
+    said = started(stage.helo(peer))
+    dns.answer()
+    assert said.called
+    assert peer.noted(ReverseName) == ReverseName("permerror")
+    assert clock.getDelayedCalls() == []
+
+
+def test_who_hangs_up_is_not_looked_for_any_more() -> None:
+    dns, clock = Slow({}), Clock()
+    stage, peer = IPRevStage(dns, clock), client(PEER)
+    waiting = started(stage.connect(peer))
+    now(stage.closed(peer))
+    assert waiting.called
+    assert peer.noted(ReverseName) is None
+    assert dns.waiting[0].called
 
 
 # --- spf
@@ -354,7 +415,7 @@ def test_a_second_message_of_a_transaction_is_read_anew() -> None:
 
 
 def test_they_are_what_the_gauntlet_asks() -> None:
-    iprev: Stage = IPRevStage(TableDNS({}))
+    iprev: Stage = IPRevStage(TableDNS({}), Clock())
     by_spf: Stage = SPFStage(CheckHost(TableDNS({}), Clock()))
     by_dkim: Stage = dkim(published())
     by_arc: Stage = arc()

@@ -48,6 +48,11 @@ class ResolverSettings:
     """For one question with all that it needs, aliases included."""
     avoid_seconds: float = 30.0
     """For so long a server that did not answer is asked last."""
+    silent_seconds: float = 8.0
+    """When for so long no server has answered anything (`silent_questions` questions at least), they are taken for gone: a
+    question goes to one of them in turn then, once, for `probe_seconds`, until one answers."""
+    silent_questions: int = 5
+    probe_seconds: float = 1.0
     entries: int = 50_000
     """Answers kept."""
     records: int = 100
@@ -113,6 +118,9 @@ class Resolver:
         self._cache: Cache[_Outcome] = Cache(clock, self.settings.entries)
         self._asking: dict[tuple[str, str], list[Deferred[_Outcome]]] = {}
         self._avoided: dict[NameServer, float] = {}
+        self._unanswered = 0
+        """Questions without an answer since the last one that had one."""
+        self._unanswered_since = 0.0
         self._plain: set[NameServer] = set()
         """Servers that do not know EDNS."""
 
@@ -240,27 +248,51 @@ class Resolver:
 
     async def _reply(self, name: str, type: str, deadline: float, most_aliases: int) -> Reply:
         """The first answer of any server that is one."""
-        why = "no server answers"
+        why, asked = "no server answers", False
         for round in range(self.settings.rounds):
             for server in self._in_order():
                 left = deadline - self._clock.seconds()
                 if left <= 0:
                     return Reply(Kind.FAILED, why=f"no answer within {self.settings.limit_seconds:g} s ({why})")
+                seconds = min(left, self.settings.timeout_seconds * 2**round)
+                if gone := self._gone:
+                    if asked:
+                        return Reply(Kind.FAILED, why=why)
+                    server = self._servers[self._unanswered % len(self._servers)]
+                    seconds = min(seconds, self.settings.probe_seconds)
+                asked = True
                 try:
-                    reply = await self._exchange(
-                        server, name, type, min(left, self.settings.timeout_seconds * 2**round), most_aliases
-                    )
+                    reply = await self._exchange(server, name, type, seconds, most_aliases)
                 except Unanswered as error:
                     why = str(error)
-                    self._avoided[server] = self._clock.seconds() + self.settings.avoid_seconds
+                    self._missed(server)
+                    if gone:
+                        return Reply(Kind.FAILED, why=why)
                     continue
                 self._avoided.pop(server, None)
+                self._unanswered = 0
                 if reply.kind is not Kind.FAILED:
                     return reply
                 why = reply.why
             if why and not self._avoided:
                 break  # every server answered, and none had an answer: asking again at once will not help
         return Reply(Kind.FAILED, why=why)
+
+    @property
+    def _gone(self) -> bool:
+        """No server has answered anything for a while: the network is down, or all of them are."""
+        settings = self.settings
+        return (
+            self._unanswered >= settings.silent_questions
+            and self._clock.seconds() - self._unanswered_since >= settings.silent_seconds
+        )
+
+    def _missed(self, server: NameServer) -> None:
+        now = self._clock.seconds()
+        self._avoided[server] = now + self.settings.avoid_seconds
+        if not self._unanswered:
+            self._unanswered_since = now
+        self._unanswered += 1
 
     def _in_order(self) -> list[NameServer]:
         """As configured, those that did not answer lately last."""

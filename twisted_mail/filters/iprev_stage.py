@@ -6,15 +6,20 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from twisted_mail.dns.cache import Cache
 from twisted_mail.dns.values import DNS, DNSFailure, NoSuchName
 from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.values import ACCEPTED, AuthenticationResult, Client, Mail, Verdict
-from twisted_mail.queueing.limits import side_by_side
+from twisted_mail.queueing.limits import TooSlow, side_by_side, within
 
 __all__ = ["IPRevStage", "reverse_name"]
+
+_log = Logger()
 
 _NAMES: Final = 10
 """Most names of an address that are looked up, as with SPF's ``ptr``."""
@@ -30,25 +35,61 @@ class IPRevStage:
     needs: frozenset[str] = frozenset()
     outbound = False
 
-    def __init__(self, dns: DNS, clock: IReactorTime | None = None, *, remembered: int = 10_000) -> None:
-        """With a *clock* the names of so many addresses are remembered, for a few minutes."""
+    def __init__(
+        self,
+        dns: DNS,
+        clock: IReactorTime,
+        *,
+        greeting_seconds: float = 1.0,
+        helo_seconds: float = 2.0,
+        remembered: int = 10_000,
+    ) -> None:
+        """So long a name is waited for before the greeting, and at HELO; it is noted whenever it comes. The names of
+        *remembered* addresses are remembered for a few minutes."""
         self._dns = dns
-        self._known: Cache[ReverseName] | None = Cache(clock, remembered) if clock is not None else None
+        self._clock = clock
+        self._greeting_seconds = greeting_seconds
+        self._helo_seconds = helo_seconds
+        self._known: Cache[ReverseName] = Cache(clock, remembered)
 
     async def connect(self, client: Client) -> Verdict:
-        """Looked up once for a connection."""
-        address = client.address
-        if not address:
-            return ACCEPTED
-        known = self._known.get(address, "") if self._known is not None else None
-        if known is not None:
-            client.note(known[0])
-            return ACCEPTED
-        found, seconds = await _reverse_name(self._dns, address)
-        client.note(found)
-        if self._known is not None and found.result != "temperror":
-            self._known.put(address, "", found, seconds)
+        """It begins to look. A greeting does not wait for a DNS that is down."""
+        if client.address:
+            known = self._known.get(client.address, "")
+            if known is not None:
+                client.note(known[0])
+            else:
+                client.note(_Looking(Deferred.fromCoroutine(self._look(client))))
+                await self._wait(client, self._greeting_seconds)
         return ACCEPTED
+
+    async def helo(self, client: Client) -> Verdict:
+        """Who judges by HELO wants to know the name."""
+        if client.noted(ReverseName) is None and not await self._wait(client, self._helo_seconds):
+            client.note(ReverseName("temperror"))
+        return ACCEPTED
+
+    async def _wait(self, client: Client, seconds: float) -> bool:
+        """Whether the look-up has come to its end by then."""
+        looking = client.noted(_Looking)
+        if looking is not None:
+            try:
+                await within(self._clock, seconds, looking.over())
+            except TooSlow:
+                return False
+        return True
+
+    async def _look(self, client: Client) -> None:
+        found, seconds = await _reverse_name(self._dns, client.address)
+        client.note(found)
+        if found.result != "temperror":
+            self._known.put(client.address, "", found, seconds)
+
+    async def closed(self, client: Client) -> None:
+        """Nobody asks any more."""
+        looking = client.noted(_Looking)
+        if looking is not None:
+            looking.end()
 
     async def mail(self, mail: Mail) -> Verdict:
         """The result is part of each message's story."""
@@ -58,6 +99,32 @@ class IPRevStage:
             return ACCEPTED
         result = AuthenticationResult("iprev", found.result, "", (("policy.iprev", client.address),), found.name)
         return Verdict(reason=_sentence(client.address, found), results=(result,))
+
+
+class _Looking:
+    """A look-up that runs, noted at the `Client`."""
+
+    def __init__(self, running: Deferred[None]) -> None:
+        self._running = running
+        self._waiting: list[Deferred[None]] = []
+        running.addBoth(self._done)
+
+    def _done(self, result: object) -> None:
+        if isinstance(result, Failure) and not result.check(CancelledError):
+            _log.failure("looking for a client's name", result)
+        waiting, self._waiting = self._waiting, []
+        for each in waiting:
+            each.callback(None)
+
+    async def over(self) -> None:
+        """Wait for its end; who is cancelled takes nothing away from it."""
+        if not self._running.called:
+            mine: Deferred[None] = Deferred(lambda gone: self._waiting.remove(gone))
+            self._waiting.append(mine)
+            await mine
+
+    def end(self) -> None:
+        self._running.cancel()
 
 
 def _sentence(address: str, found: ReverseName) -> str:
