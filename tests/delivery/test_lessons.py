@@ -216,6 +216,17 @@ def test_a_message_that_is_gone_is_no_lesson(place: Place) -> None:
     assert place.kept() == 0
 
 
+def test_an_account_that_was_erased_teaches_nothing_and_stays_erased(place: Place) -> None:
+    place.school.down = True
+    place.say("a UID MOVE 1 Junk")
+    now(place.lessons.stop())
+    now(place.directory.remove_account(place.account))
+    place.school.down = False
+    place.lessons = place.make()
+    place.pass_by(2)
+    assert (place.school.taught, place.lessons.dropped, place.kept()) == ([], 1, 0)
+
+
 def test_a_whole_mailbox_teaches_some_of_it(place: Place) -> None:
     for number in range(220):
         now(place.node.add(b"Subject: %d\r\n\r\nHello\r\n" % number))

@@ -255,15 +255,15 @@ class Lessons:
                 waiting.written = True
 
     async def _teach(self, lesson: Lesson) -> None:
-        octets = await self._octets(lesson)
-        if octets is None:
+        record = await self._directory.account(lesson.account)
+        # (to open an account that was erased would make it anew)
+        octets = await self._octets(lesson) if record is not None else None
+        if record is None or octets is None:
             self.dropped += 1
             return
-        record = await self._directory.account(lesson.account)
-        address = record.address if record is not None else ""
         for teacher, user in (
             *((each, str(lesson.account)) for each in self._learners),
-            *((each, address) for each in self._daemons),
+            *((each, record.address) for each in self._daemons),
         ):
             await teacher.learn(octets, spam=lesson.spam, user=user)
         self.taught += 1

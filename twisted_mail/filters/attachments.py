@@ -44,6 +44,7 @@ _HEAD: Final = 33 * 1024
 """The name of an ISO 9660 image stands at 32,769 (ECMA-119 section 8.1)."""
 _UUENCODED: Final = re.compile(rb"(?:^|\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})")
 _SHOWN: Final = 5
+_PACKED: Final = frozenset(("gz", "bz2", "xz", "zst", "lzma", "z"))
 _HEADER: Final = Limits().header_bytes
 _SMALL: Final = 65_536
 _ENOUGH: Final = 100
@@ -308,8 +309,9 @@ def _parts(root: Part) -> Iterator[Part]:
 
 def extensions_of(name: str) -> frozenset[str]:
     """What comes after the last dot of a file's name, as those that open files see it: white space and dots at the end do
-    not count, nor do characters that turn the direction of writing, nor what follows a colon (a stream's name in NTFS)."""
-    text = unicodedata.normalize("NFKC", name)
+    not count, nor do characters that turn the direction of writing, nor what follows a colon (a stream's name in NTFS). Of
+    ``a.exe.gz`` it is ``gz`` and ``exe``."""
+    text = unicodedata.normalize("NFKC", name[-512:])
     text = "".join(char for char in text if unicodedata.category(char) not in ("Cf", "Cc"))
     text = re.split(r"[\\/]", text)[-1].lower()
     found = set()
@@ -317,6 +319,8 @@ def extensions_of(name: str) -> frozenset[str]:
         stem, dot, extension = each.strip(" .\"'").rpartition(".")
         if dot and (stem or extension):
             found.add(extension.strip())
+            if extension.strip() in _PACKED:
+                found |= extensions_of(stem)
     return frozenset(found)
 
 
