@@ -177,7 +177,7 @@ class Delivering:
         """Write down what was counted, and what was not taught yet."""
         if self.lessons is not None:
             await self.lessons.stop()
-        await self.judging.reporting.stop()
+        await self.judging.stop()
 
     def _placer(self, relaying: Relaying | None) -> Placer:
         configuration, sieve = self._configuration, self._configuration.sieve

@@ -87,6 +87,15 @@ class _Built:
     when_down: str = "accept-and-mark"
 
 
+def _source_addresses(configuration: Configuration) -> dict[str, str]:
+    """Addresses from which we send, and what we say at HELO there."""
+    return {
+        str(address): str(helo)
+        for pool in configuration.relay.pools.values()
+        for address, helo in dict(pool.get("addresses", {})).items()
+    }
+
+
 def _named(configured: str, kind: str, number: int) -> str:
     return configured or f"{kind}{number}"
 
@@ -119,7 +128,9 @@ def _built(
             DMARCStage(dns, reactor, enforce=settings.dmarc == "enforce", discovery=settings.dmarc_discovery, judged=judged)
         )
         if any(settings.helo.values()):
-            add(Helo(dns, reactor, own_names=(hostname,), checks=settings.helo))
+            ours = _source_addresses(configuration)
+            names = (hostname, *ours.values())
+            add(Helo(dns, reactor, own_names=names, own_addresses=ours, checks=settings.helo))
     if settings.dnsbl or settings.dnsbl_domains:
         limit = settings.dnsbl_reject or None
         add(DNSBL(dns, reactor, settings.dnsbl, settings.dnsbl_domains, reject_points=limit))
@@ -299,6 +310,13 @@ class Judging:
             ),
             tell=self.tell,
         )
+
+    async def stop(self) -> None:
+        """Write down what was counted, and say goodbye to daemons."""
+        await self.reporting.stop()
+        for post in self.gauntlet.posts:
+            if isinstance(post.stage, Policy):
+                post.stage.close()
 
     def metrics(self) -> Sequence[Metric]:
         """What filters did and cost."""
