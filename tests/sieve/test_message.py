@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.mime.generate import SHAPES, generate
-from twisted_mail.mime import MessageParser
+from twisted_mail.mime import MessageParser, mailboxes_of, parse_addresses, unfold
+from twisted_mail.sieve.comparators import fold
 from twisted_mail.sieve.editing import edit_header
-from twisted_mail.sieve.message import Message
+from twisted_mail.sieve.message import Message, _address
 from twisted_mail.sieve.values import Edit
 
 PLAIN = (
@@ -213,3 +214,40 @@ def test_every_value_leaves_one_field_and_the_others_untouched(value: str, last:
     edited = Message(edit_header(HEADER, [Edit("X-New", value, last=last)]) + b"body")
     assert len(edited.values("x-new")) == 1
     assert edited.values("x-a") == ("1", "2", "3") and edited.body_raw() == "body"
+
+
+# --- what is quick says the same as what is thorough
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["a@b.c", "<a@b.c>", "Ann <A@b.C>", '"q, r" <x@y>', "a b@c", "x", ",", ", ", ";", ":", "(c)", " ", "<", ">", "@", "ü@b.c", ".", ".."]
+        ),
+        max_size=8,
+    ).map("".join)
+)
+@settings(max_examples=150, deadline=None)
+def test_addresses_of_the_plain_form_are_what_the_grammar_makes_of_them(value: str) -> None:
+    octets = value.encode()
+    expected = tuple(map(_address, mailboxes_of(parse_addresses(unfold(octets)))))
+    message = Message(b"From: " + octets.replace(b"\n", b"") + b"\r\n\r\n")
+    (found,) = message.addresses("from")
+    assert found == expected
+    fulls, locals, domains = message.header.folded_parts("from")
+    assert fulls == [fold(address.full) for address in expected]
+    assert locals == [fold(address.local) for address in expected if address.valid]
+    assert domains == [fold(address.domain) for address in expected if address.valid]
+
+
+@given(st.integers(0, 10 * len(SHAPES)).map(generate), st.sets(st.sampled_from(["from", "to", "subject", "x-none", "date"])))
+@settings(max_examples=60, deadline=None)
+def test_a_header_read_for_some_names_says_the_same_of_all(octets: bytes, names: set[str]) -> None:
+    plain, told = Message(octets).header, Message(octets).header
+    told.expect(frozenset(names))
+    for name in [*sorted(names), "received", "subject", "from"]:
+        assert told.folded(name) == plain.folded(name)
+        assert told.values(name) == plain.values(name)
+        assert told.addresses(name) == plain.addresses(name)
+        assert told.exists(name) == plain.exists(name)
+    assert told.names() == plain.names()

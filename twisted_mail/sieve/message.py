@@ -62,6 +62,9 @@ _PLAIN: Final = re.compile(
 """``local@domain`` or ``Name <local@domain>``, nothing quoted: nearly all addresses. The address, and its two parts."""
 
 
+_UNQUOTED: Final = re.compile(r"[^\"\\<>@,;:()\[\]\s]+")
+
+
 def _plain_addresses(text: str) -> list[tuple[str, str, str, str]] | None:
     """What `_PLAIN` finds, where the field has nothing else."""
     found = _PLAIN.findall(text)
@@ -79,7 +82,9 @@ def _address(mailbox: Mailbox) -> Address:
     local = mailbox.local.decode("utf-8", "replace")
     domain = mailbox.host.decode("utf-8", "replace")
     if local and domain:
-        return Address(mailbox.address, local, domain, True)
+        # Dots where they must not be need no quotes to be understood, and senders know of none.
+        full = f"{local}@{domain}" if _UNQUOTED.fullmatch(local) else mailbox.address
+        return Address(full, local, domain, True)
     return Address(f"{local}@{domain}" if domain else local, "", "", False)
 
 
