@@ -106,6 +106,13 @@ def test_a_script_is_tried_on_a_message_and_explained(ctl: Mailctl, tmp_path: Pa
     assert [action["action"] for action in found["actions"]] == ["file-into"] and found["error"] is None
 
 
+def test_tests_that_were_false_are_said_too(ctl: Mailctl, tmp_path: Path) -> None:
+    plain = message(tmp_path, "From: Bo <bo@example.net>\nTo: ann@example.org\n\nHello\n")
+    said = ctl.good("test", "sieve", script(tmp_path), plain).out.splitlines()
+    assert any(line.startswith("  line 2: if header") and line.endswith(": false") for line in said), said
+    assert said[-2:] == ["It would:", "  keep it in INBOX"]
+
+
 def test_everything_that_a_script_asks_for_is_said(ctl: Mailctl, tmp_path: Path) -> None:
     text = """require ["vacation", "enotify", "editheader", "copy", "imap4flags", "envelope", "mailbox", "variables"];
 addheader "X-Seen" "yes";

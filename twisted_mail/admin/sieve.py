@@ -46,10 +46,10 @@ def read_script(file: IO[bytes]) -> str:
     return text.replace("\r\n", "\n").replace("\n", "\r\n")
 
 
-def compiled(text: str, name: str, limit: int, include: Include | None = None) -> Script:
-    """Raises: Problem, with the place where the script is wrong."""
+def compiled(text: str, name: str, limit: int, include: Include | None = None, *, explain: bool = False) -> Script:
+    """*explain*: its trace says which tests were false too. Raises: Problem, with the place where the script is wrong."""
     try:
-        return compile_script(text, include=include, limits=CompileLimits(script_bytes=limit))
+        return compile_script(text, include=include, limits=CompileLimits(script_bytes=limit), explain=explain)
     except SieveError as error:
         raise _invalid(name, str(error), error.line, error.column) from None
 

@@ -126,7 +126,7 @@ def probe(
         return None
 
     text = read_script(script)
-    ready = compiled(text, script.name, settings.script_bytes, include)
+    ready = compiled(text, script.name, settings.script_bytes, include, explain=True)
     octets = message.read()
     if b"\r\n" not in octets:
         octets = octets.replace(b"\n", b"\r\n")  # as an editor saves it
