@@ -17,8 +17,13 @@ from tests.admin.calling import Mailctl
 from tests.services.knot import Knot
 from tests.signatures.support import RSA
 from tests.whole.running import PASSWORD, RunningServer
+from twisted_mail.admin.opening import Store
 from twisted_mail.filters.authentication_results import parse
+from twisted_mail.filters.dmarc_reports import DMARCReports
+from twisted_mail.reports.daily import ReportSettings, day_of
 from twisted_mail.reports.dmarc_aggregate import AggregateReport, PublishedPolicy, Row, packed, report_message
+from twisted_mail.reports.dmarc_reading import find_report
+from twisted_mail.tap.relaying import resolver_of
 
 BOB = "bob@demo.example"
 ZONE = f"""
@@ -166,6 +171,35 @@ def test_mail_that_a_domain_wants_kept_apart_is_junk(house: House) -> None:
     house.send(letter("apart", "ann@soft.example"), address="203.0.113.9", sender="ann@soft.example")
     found = results(house.read("apart", "Junk"))
     assert (found["spf"], found["dmarc"]) == ("fail", "fail")
+
+
+def test_what_was_judged_is_reported_to_its_domain(house: House) -> None:
+    """The server has ended and written its counts; telling them is what it does the next day."""
+    house.send(letter("counted", signed=True))
+    house.server.stop()
+    house.server.process = None
+    sent: list[tuple[bytes, str]] = []
+
+    async def report(store: Store) -> None:
+        async def submit(message: bytes, recipient: str) -> None:
+            sent.append((message, recipient))
+
+        dns = resolver_of(store.reactor, store.configuration)
+        settings = ReportSettings(organization="Demo", submitter="localhost", contact="dmarc@demo.example")
+        reports = DMARCReports(dns, store.backend.records, store.reactor, settings, node="test", submit=submit)
+        for day in {day_of(time.time() - ago) for ago in (0, 3600)}:  # the tests may pass midnight
+            assert await reports.send(day)
+
+    house.mailctl.inside(report)
+    assert {recipient for _, recipient in sent} == {"reports@author.example"}
+    reports = [find_report(message) for message, _ in sent]
+    rows = [row for each in reports if each is not None for row in each.rows]
+    assert {(row.source, row.header_from, row.disposition, row.dkim, row.spf) for row in rows} >= {
+        ("192.0.2.7", "author.example", "pass", "pass", "pass"),
+        ("203.0.113.9", "author.example", "reject", "fail", "fail"),
+        ("203.0.113.9", "author.example", "pass", "pass", "fail"),
+    }
+    house.server.start()
 
 
 def test_reports_of_others_are_read_and_not_delivered(house: House) -> None:
