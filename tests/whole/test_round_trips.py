@@ -17,7 +17,7 @@ import pytest
 from tests.mime.generate import generate
 from tests.whole.running import PASSWORD, RunningServer
 
-GENERATED = 2000
+GENERATED = 600
 setattr(imaplib, "_MAXLINE", 50_000_000)  # noqa: B010  # no public way, and not in its stubs
 setattr(poplib, "_MAXLINE", 50_000_000)  # noqa: B010
 
