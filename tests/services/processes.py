@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["Killable", "NotReady", "Process", "free_port", "loopback_address"]
+__all__ = ["Killable", "KillableGroup", "NotReady", "Process", "free_port", "loopback_address"]
 
 
 class NotReady(Exception):
@@ -159,6 +159,30 @@ class Killable:
         self.process.stop()
 
 
+class KillableGroup(Killable):
+    """The same with processes that it has begun: all of them die, or stand still, together."""
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        self.process.kill()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+        self.process.pause()
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+        self.process.resume()
+
+    def stop(self) -> None:
+        self.resume()
+        self.process.stop()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, NotReady):
+            os.killpg(self.process.pid, number)
+
+
 def _stopped(pid: int) -> bool:
     """Whether every thread of *pid* stands still."""
     states = []
@@ -174,4 +198,6 @@ def _stopped(pid: int) -> bool:
 def _end_all() -> None:
     """Whatever happened, nothing stays behind."""
     for process in list(_alive):
+        with contextlib.suppress(ProcessLookupError, NotReady):
+            os.killpg(process.pid, signal.SIGKILL)
         process.kill()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.services import running
 from tests.services.knot import program
-from tests.services.processes import Killable, Process, free_port
+from tests.services.processes import KillableGroup, Process, free_port
 
 __all__ = ["PASSWORD", "Rspamd", "rspamd"]
 
@@ -14,7 +14,7 @@ PASSWORD = "teach-me"
 """The controller's."""
 
 
-class Rspamd(Killable):
+class Rspamd(KillableGroup):
     """One normal worker at `port`, and a controller (which is taught) at `controller_port`, both of 127.0.0.1.
 
     Mail is greylisted from 4 points, gets a field from 6 and is rejected from 15. *more*: text for its configuration.
@@ -85,7 +85,7 @@ worker "controller" {{
         self.process.wait("127.0.0.1", self.controller_port, 60)
 
     def stop(self) -> None:
-        self.process.stop()
+        super().stop()
         running.remove(self.folder)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.services import running
 from tests.services.knot import program
-from tests.services.processes import Killable, Process, free_port
+from tests.services.processes import KillableGroup, Process, free_port
 
 __all__ = ["GTUBE", "Spamd", "spamd"]
 
@@ -19,7 +19,7 @@ GTUBE = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 _RULES = Path("/usr/share/spamassassin")
 
 
-class Spamd(Killable):
+class Spamd(KillableGroup):
     """One daemon with two children, at 127.0.0.1:`port`; it may be taught (TELL). *more*: lines of local.cf."""
 
     def __init__(self, folder: Path, *more: str) -> None:
@@ -74,7 +74,7 @@ class Spamd(Killable):
         self.process.wait("127.0.0.1", self.port, 60)
 
     def stop(self) -> None:
-        self.process.stop()
+        super().stop()
         running.remove(self.folder)
 
 
