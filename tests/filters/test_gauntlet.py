@@ -229,6 +229,21 @@ def test_after_five_failures_nobody_waits_for_it_until_one_try_finds_it_well() -
     assert len(broken.log) == 7
 
 
+def test_one_that_reads_along_is_tried_with_a_whole_message() -> None:
+    clock = Clock()
+    broken = ReadsAlong("broken")
+    broken.writing = FilterDown("gone")
+    gauntlet = Gauntlet([Post(stage=broken)], clock)
+    for _ in range(6):
+        ask_whole(in_mail(gauntlet.enter(Client("192.0.2.7"))), b"one ", b"two")
+    broken.writing, broken.says = None, JUNK
+    clock.advance(Breaker.SECONDS)
+    for _ in range(2):
+        (finding,) = ask_whole(in_mail(gauntlet.enter(Client("192.0.2.7"))), b"one ", b"two")
+        assert finding.verdict is JUNK and not finding.down
+    assert broken.octets == b"one two" * 2
+
+
 def test_while_it_is_tried_others_do_not_wait() -> None:
     clock = Clock()
     breaker = Breaker(clock.seconds)

@@ -197,12 +197,20 @@ class Gauntlet:
             return bool(getattr(post.stage, "always", False)) if moment is not Moment.MESSAGE else not post.strangers_only
         return True
 
-    async def ask(self, post: Post, moment: Moment, question: Coroutine[Any, Any, Verdict], seconds: float) -> Finding:
-        """One answer of one filter. Never raises but when it is cancelled."""
+    async def ask(
+        self,
+        post: Post,
+        moment: Moment,
+        question: Coroutine[Any, Any, Verdict],
+        seconds: float,
+        *,
+        trying: bool = False,
+    ) -> Finding:
+        """One answer of one filter. Never raises but when it is cancelled. *trying*: the breaker was asked already."""
         name = post.stage.name
         breaker, count = self.breakers[name], self.counts[name]
         began = self.now()
-        if breaker.open:
+        if not trying and breaker.open:
             question.close()
             finding = Finding(moment, name, _down(post, "it has not answered several times"), 0.0, down=True)
         else:
@@ -382,6 +390,8 @@ class Reading:
         self._mail = mail
         self._readers: dict[str, Reader] = {}
         self._broken: dict[str, Finding] = {}
+        self._trying: set[str] = set()
+        """Who was given something: who tries whether a filter is back tries it with the whole message."""
         self._seconds: dict[str, float] = {}
         for post, stage in self._gauntlet.read_along:
             if self._gauntlet.applies(post, passage.client, Moment.MESSAGE):
@@ -398,9 +408,12 @@ class Reading:
 
     async def _give(self, name: str, chunk: bytes) -> None:
         post = self._post(name)
-        if self._gauntlet.breakers[name].open:
-            self._broken[name] = Finding(Moment.MESSAGE, name, _down(post, "it has not answered several times"), 0.0, True)
-            return
+        if name not in self._trying:
+            if self._gauntlet.breakers[name].open:
+                down = _down(post, "it has not answered several times")
+                self._broken[name] = Finding(Moment.MESSAGE, name, down, 0.0, True)
+                return
+            self._trying.add(name)
         began = self._gauntlet.now()
         writing = self._readers[name].write(chunk)
         try:
@@ -444,7 +457,8 @@ class Reading:
         return sorted(found, key=lambda each: gauntlet.order[each.stage])
 
     async def _ask(self, post: Post, question: Coroutine[Any, Any, Verdict]) -> Finding:
-        finding = await self._gauntlet.ask(post, Moment.MESSAGE, question, post.message_seconds)
+        trying = post.stage.name in self._trying
+        finding = await self._gauntlet.ask(post, Moment.MESSAGE, question, post.message_seconds, trying=trying)
         earlier = self._seconds.pop(post.stage.name, 0.0)
         if earlier:
             self._gauntlet.counts[post.stage.name].seconds += earlier
