@@ -23,7 +23,7 @@ ROWS: Final = ("count", "source", "from", "sender", "dkim", "spf", "disposition"
 def dmarc() -> None:
     """Reports of other servers about mail in our domains' names (RFC 9990).
 
-    They come in where the DMARC record of a domain (`rua=mailto:…`) names `filters.dmarc.reports`, and are kept for 90 days.
+    They come in where the DMARC record of a domain (`rua=mailto:…`) names `filters.dmarc_reports`, and are kept for 90 days.
     """
 
 
