@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 from tests.services import running
 from tests.services.knot import program
-from tests.services.processes import KillableGroup, Process, free_port
+from tests.services.processes import KillableGroup, NotReady, Process, free_port
 
 __all__ = ["PASSWORD", "Rspamd", "rspamd"]
 
@@ -79,10 +81,25 @@ worker "controller" {{
         return f"http://127.0.0.1:{self.controller_port}"
 
     def start(self) -> None:
-        """Until both listen. Raises NotReady."""
-        self.process.start()
-        self.process.wait("127.0.0.1", self.port, 60)
-        self.process.wait("127.0.0.1", self.controller_port, 60)
+        """Until both listen, and it can be taught. Raises NotReady."""
+        for _ in range(5):
+            self.process.start()
+            self.process.wait("127.0.0.1", self.port, 60)
+            self.process.wait("127.0.0.1", self.controller_port, 60)
+            # Of two processes that make the databases at the same time one may find them locked, and goes without.
+            if self._learns():
+                return
+            self.process.stop()
+        raise NotReady("rspamd does not learn")
+
+    def _learns(self) -> bool:
+        octets = b"Message-ID: <first@rspamd.example>\r\nSubject: first\r\n\r\nto see that it learns\r\n"
+        request = urllib.request.Request(f"{self.controller_url}/learnham", octets, {"Password": PASSWORD})
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            return b"statfile" not in error.read()  # that one is known already
 
     def stop(self) -> None:
         super().stop()
