@@ -185,6 +185,26 @@ def test_what_was_found_is_remembered_for_a_minute() -> None:
             now(finder.find("example.net"))
 
 
+@pytest.mark.parametrize(
+    ("author", "identifier", "relaxed", "strict"),
+    [
+        ("example.com", "example.com", True, True),
+        ("example.com", "child.example.com", True, False),
+        ("child.example.com", "example.com", True, False),
+        ("child.example.com", "other.example.com", True, False),
+        ("child.example.com", "example.net", False, False),
+        ("child.example.com", "sample.net", False, False),
+        ("example.com", "com", False, False),
+        ("example.com", "", False, False),
+    ],
+)
+def test_the_examples_of_alignment(author: str, identifier: str, relaxed: bool, strict: bool) -> None:
+    """RFC 9989 appendix B.1."""
+    finder = PolicyFinder(table(example__com="v=DMARC1; p=none", example__net="v=DMARC1; p=none", sample__net="v=DMARC1"))
+    assert now(finder.aligned(author, identifier, strict=False)) is relaxed
+    assert now(finder.aligned(author, identifier, strict=True)) is strict
+
+
 # --- the author
 
 

@@ -121,3 +121,15 @@ def test_a_single_slow_question_makes_nobody_impatient() -> None:
     with pytest.raises(DNSFailure):
         house.wait(_of(house.resolver.a("two.example")))
     assert house.clock.seconds() - before > 3.0
+
+
+def test_dead_servers_of_one_domain_make_nobody_impatient_either() -> None:
+    house = House()
+    for _ in range(4):
+        with pytest.raises(DNSFailure):
+            house.wait(_of(house.resolver.mx("dead.example")))
+        house.clock.advance(10)
+    before = house.clock.seconds()
+    with pytest.raises(DNSFailure):
+        house.wait(_of(house.resolver.mx("alive.example")))
+    assert house.clock.seconds() - before == pytest.approx(14.0, abs=0.3)

@@ -233,6 +233,13 @@ def test_a_record_with_an_error_anywhere_is_one(text: str) -> None:
         parse_record(text.encode())
 
 
+@pytest.mark.parametrize("term", ["a:%{\r\nBcc:x", "\r\n250 OK", "moo=%\n", "a:\x00.org"])
+def test_what_is_said_of_an_error_is_one_printable_line(term: str) -> None:
+    found = check({"example.org": [{"TXT": f"v=spf1 {term} -all"}]})
+    assert found.result is SPF.PERMERROR
+    assert found.reason.isprintable()
+
+
 def test_which_record_it_is() -> None:
     assert select_record([b"v=spf1", b"v=spf10 all", b"spf1", b"google-site"]) == b"v=spf1"
     assert select_record([b"v=spf2.0/pra ?all"]) is None

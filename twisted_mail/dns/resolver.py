@@ -30,6 +30,7 @@ __all__ = ["Resolver", "ResolverSettings"]
 
 T = TypeVar("T")
 
+_NAMES: Final = 3
 _DENIED: Final = "*"
 """The cache's type for a name that does not exist, whatever is asked of it (RFC 8020)."""
 
@@ -49,8 +50,8 @@ class ResolverSettings:
     avoid_seconds: float = 30.0
     """For so long a server that did not answer is asked last."""
     silent_seconds: float = 8.0
-    """When for so long no server has answered anything (`silent_questions` questions at least), they are taken for gone: a
-    question goes to one of them in turn then, once, for `probe_seconds`, until one answers."""
+    """When for so long no server has answered anything (`silent_questions` questions at least, about three names), they are
+    taken for gone: a question goes to one of them in turn then, once, for `probe_seconds`, until one answers."""
     silent_questions: int = 5
     probe_seconds: float = 1.0
     entries: int = 50_000
@@ -121,6 +122,8 @@ class Resolver:
         self._unanswered = 0
         """Questions without an answer since the last one that had one."""
         self._unanswered_since = 0.0
+        self._unanswered_names: set[str] = set()
+        """What they were about, up to three: that one domain's own servers are dead says nothing of ours."""
         self._plain: set[NameServer] = set()
         """Servers that do not know EDNS."""
 
@@ -265,7 +268,7 @@ class Resolver:
                     reply = await self._exchange(server, name, type, seconds, most_aliases)
                 except Unanswered as error:
                     why = str(error)
-                    self._missed(server)
+                    self._missed(server, name)
                     if gone:
                         return Reply(Kind.FAILED, why=why)
                     continue
@@ -284,15 +287,19 @@ class Resolver:
         settings = self.settings
         return (
             self._unanswered >= settings.silent_questions
+            and len(self._unanswered_names) >= _NAMES
             and self._clock.seconds() - self._unanswered_since >= settings.silent_seconds
         )
 
-    def _missed(self, server: NameServer) -> None:
+    def _missed(self, server: NameServer, name: str) -> None:
         now = self._clock.seconds()
         self._avoided[server] = now + self.settings.avoid_seconds
         if not self._unanswered:
             self._unanswered_since = now
+            self._unanswered_names.clear()
         self._unanswered += 1
+        if len(self._unanswered_names) < _NAMES:
+            self._unanswered_names.add(name)
 
     def _in_order(self) -> list[NameServer]:
         """As configured, those that did not answer lately last."""

@@ -80,7 +80,7 @@ def parse_policy(octets: bytes) -> DMARCRecord:
     for name, value in wanted.items():
         if value is None and name in tags:
             if not reports:
-                raise BadPolicy(f"{name}={tags[name][:40]} is no policy")
+                raise BadPolicy(f"{name}={tags[name][:40]!r} is no policy")
             # Section 4.10.1: who wants reports gets them, as if p=none had been there.
             wanted = {}
             break

@@ -90,7 +90,7 @@ def parse_record(octets: bytes) -> SPFRecord:
             else:
                 _modifier(modifier[1].lower(), modifier[2], modifiers)
         except BadMacro as error:
-            raise BadRecord(f"{term[:80]}: {error}") from error
+            raise BadRecord(f"{term[:80]!r}: {error}") from error
     return SPFRecord(tuple(mechanisms), modifiers.get("redirect"), modifiers.get("exp"))
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from twisted_mail.filters.origins import SPF, SPFHelo, SPFResult
 from twisted_mail.filters.spf import Checked, CheckHost, domain_of
 from twisted_mail.filters.values import Action, Answer, AuthenticationResult, Client, Mail, Verdict
 from twisted_mail.queueing.limits import side_by_side
 
 __all__ = ["SPFStage"]
+
+_EXPLANATION: Final = 300
+"""Characters of it that fit into a reply of 512 octets (RFC 5321 section 4.5.3.1.5)."""
 
 
 class SPFStage:
@@ -115,5 +120,5 @@ def _answer(action: Action, found: SPFResult) -> Answer | None:
     enhanced = f"{code // 100}.7.{23 if failed else 24}"
     if found.explanation and action is Action.REJECT:
         # Section 6.2: the words are the domain's, and it is said so.
-        return Answer(code, enhanced, f"SPF fail; {found.domain} explains: {found.explanation}")
+        return Answer(code, enhanced, f"SPF fail; {found.domain[:80]} explains: {found.explanation[:_EXPLANATION]}")
     return Answer(code, enhanced, f"SPF {found.result.value} for {found.domain}")
