@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def ctl(tmp_path: Path) -> Mailctl:
     return Mailctl(tmp_path).with_user()
 
 
-def kept(ctl: Mailctl, judgement: Judgement | None = FOUND) -> str:
+def kept(ctl: Mailctl, judgement: Judgement | None = FOUND, reply: str = "") -> str:
     """Put an item for Ann into the queue, held; its id."""
 
     async def octets() -> AsyncIterator[bytes]:
@@ -43,7 +44,7 @@ def kept(ctl: Mailctl, judgement: Judgement | None = FOUND) -> str:
         item = queue_item(
             copy, blob[id].ref, sender="a@b.example", received=1_700_000_000, repeated=False, place="blobs", created=time.time()
         )
-        await store.backend.queue.put(item, delay=3600.0)
+        await store.backend.queue.put(replace(item, last_reply=reply), delay=3600.0)
         assert await store.backend.queue.hold(id)
         return str(id)
 
@@ -68,6 +69,16 @@ def test_what_is_kept_is_listed_with_the_reason_and_other_held_mail_is_not(ctl: 
     assert (shown["client"], shown["score"], len(shown["lines"])) == ("192.0.2.7", 7.5, 2)
     assert "clamav: it cannot be looked into" in ctl.good("quarantine", "list").out
     assert ctl.run("quarantine", "show", other).status == 3
+
+
+def test_what_a_filter_said_only_when_it_was_asked_again_is_listed_too(ctl: Mailctl) -> None:
+    waited = Judgement(peer="192.0.2.7", trace=("clamav: no answer",), pending=("clamav",))
+    id = kept(ctl, waited, "attempt 2: 550 5.7.1 quarantined: clamav: it has a virus")
+    kept(ctl, waited, "attempt 9: 451 4.7.1 no answer from clamav")
+    (row,) = ctl.json("quarantine", "list")
+    assert (row["id"], row["why"]) == (id, "clamav: it has a virus")
+    ctl.good("quarantine", "release", id)
+    assert mailboxes(ctl) == {"INBOX": 1}
 
 
 @pytest.mark.parametrize(("words", "mailbox"), [((), "INBOX"), (("--junk",), "Junk")])

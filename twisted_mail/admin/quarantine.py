@@ -15,6 +15,7 @@ from twisted_mail.admin.opening import Store
 from twisted_mail.admin.output import size_text
 from twisted_mail.admin.problems import Problem, Status
 from twisted_mail.admin.queue_items import address_of, bodies_of, body_of, facts_of, find, identifier
+from twisted_mail.delivery.failing import QUARANTINED
 from twisted_mail.delivery.items import USE, Inbound, inbound_of
 from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.delivery.placing import Placer, given_up
@@ -44,7 +45,14 @@ def _kept(status: QueueStatus) -> Inbound | None:
     except Corrupt:
         return None
     judgement = inbound.judgement
-    return inbound if judgement is not None and judgement.action >= Action.QUARANTINE else None
+    if judgement is None or judgement.action >= Action.QUARANTINE:
+        return None if judgement is None else inbound
+    _, quarantined, why = status.item.last_reply.partition(QUARANTINED)
+    if not quarantined:
+        return None
+    # a filter said so that did not answer when the item was written
+    judgement = msgspec.structs.replace(judgement, action=Action.QUARANTINE, trace=(*judgement.trace, why))
+    return msgspec.structs.replace(inbound, judgement=judgement)
 
 
 async def _all(store: Store) -> AsyncIterator[tuple[QueueStatus, Inbound]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from twisted_mail.delivery.items import NewerVersion
 from twisted_mail.delivery.judgement import Quarantined
@@ -16,7 +17,10 @@ from twisted_mail.filters.values import FilterDown
 from twisted_mail.queueing.limits import TooSlow
 from twisted_mail.storage.interfaces import Corrupt, NotFound, QueueItem, StorageError
 
-__all__ = ["Again", "Failure", "Hold", "Kind", "RetrySettings", "decide", "failure_of"]
+__all__ = ["QUARANTINED", "Again", "Failure", "Hold", "Kind", "RetrySettings", "decide", "failure_of"]
+
+QUARANTINED: Final = "550 5.7.1 quarantined: "
+"""How the reply of an item begins that is held for what a filter says; the reason follows."""
 
 
 class Kind(enum.Enum):
@@ -65,7 +69,7 @@ def failure_of(error: Exception) -> Failure:
     """What *error* means for the item."""
     match error:
         case Quarantined():
-            return Failure(Kind.QUARANTINED, f"550 5.7.1 quarantined: {error}")
+            return Failure(Kind.QUARANTINED, f"{QUARANTINED}{error}")
         case FilterDown():
             return Failure(Kind.UNAVAILABLE, f"451 4.7.1 {error}")
         case Corrupt() | NotFound():
