@@ -12,7 +12,7 @@ from typing import Final
 from twisted_mail.sieve.arguments import bind
 from twisted_mail.sieve.lexer import Source
 from twisted_mail.sieve.parser import parse
-from twisted_mail.sieve.registry import Check, Step
+from twisted_mail.sieve.registry import Check, Step, uncharged
 from twisted_mail.sieve.running import Run
 from twisted_mail.sieve.scope import Compilation, Scope
 from twisted_mail.sieve.syntax import Node, Strings
@@ -23,6 +23,8 @@ __all__ = ["block_of", "check_of", "script_of", "sequence"]
 Branch = tuple[Check, Step, str]
 """A test, what is done where it is true, and the sentence for the trace that says so."""
 
+_ROW: Final = 16
+"""Ifs of a row that are counted together, and so perhaps in vain."""
 _CHAIN: Final = ("if", "elsif", "else")
 
 
@@ -93,7 +95,9 @@ def block_of(nodes: Sequence[Node], scope: Scope) -> Step:
 def _end_row(row: list[Branch], steps: list[Step]) -> None:
     """Ifs that stand one behind the other, with nothing else, are one step: most scripts are nothing but these."""
     if row:
-        steps.append(_if(*row[0]) if len(row) == 1 else _each_of(tuple(row)))
+        for at in range(0, len(row), _ROW):
+            part = row[at : at + _ROW]
+            steps.append(_if(*part[0]) if len(part) == 1 else _each_of(part))
         row.clear()
 
 
@@ -230,12 +234,16 @@ def _first_of(branches: Sequence[Branch], otherwise: Step | None) -> Step:
     return step
 
 
-def _each_of(some: tuple[Branch, ...]) -> Step:
-    """All that are true, one after the other."""
-    more = len(some) - 1  # the step itself is counted by who runs it
+def _each_of(row: Sequence[Branch]) -> Step:
+    """All that are true, one after the other. What their tests cost is counted before, for all of them."""
+    more = len(row) - 1  # the step itself is counted by who runs it
+    cost = sum(uncharged(check)[1] for check, _, _ in row)
+    some = tuple([(uncharged(check)[0], block, sentence) for check, block, sentence in row])
 
     def step(run: Run) -> None:
-        run.steps -= more
+        run.steps = steps = run.steps - more - run.weight * cost
+        if steps < 0:
+            run.spend(0)
         for check, block, sentence in some:
             if check(run):
                 run.note(sentence)

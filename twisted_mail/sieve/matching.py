@@ -76,7 +76,7 @@ class Matcher:
         self.disjoint: Callable[[Iterable[str]], bool] | None = None
         """Of ``:is``: the opposite of `folded`, without a detour."""
         self.part: str | None = None
-        """Of ``:contains`` with one key: what a value must hold for `folded` to be true."""
+        """Of ``:contains`` with one key of one line: what a value must hold for `folded` to be true. Empty: any value does."""
         self.counts = counts
 
     def __call__(self, run: Run, values: Sequence[str]) -> bool:
@@ -191,7 +191,7 @@ def _contains(comparator: Comparator, keys: Texts) -> Matcher:
         return contains_folded([fold(value) for value in values])
 
     found = Matcher(contains, contains_folded if comparator.name == "i;ascii-casemap" else None, 1 + (count >> 3))
-    if found.folded is not None and count == 1:
+    if found.folded is not None and count == 1 and "\n" not in wanted[0]:
         found.part = wanted[0]
     return found
 

@@ -108,7 +108,7 @@ def _pattern(names: frozenset[str]) -> re.Pattern[bytes] | None:
 class Header:
     """The fields of one header block. Names are asked for in lower case; values stand in the order of the block."""
 
-    __slots__ = ("_addresses", "_expected", "_fields", "_raw", "_values", "folds", "octets")
+    __slots__ = ("_addresses", "_expected", "_fields", "_raw", "_values", "folds", "octets", "texts")
 
     def __init__(self, octets: bytes) -> None:
         self.octets = octets
@@ -120,6 +120,8 @@ class Header:
         self._values: dict[str, tuple[str, ...]] = {}
         self.folds: dict[str, tuple[str, ...]] = {}
         """What `folded` knows already."""
+        self.texts: dict[str, str] = {}
+        """What `folded_text` knows already."""
         self._addresses: dict[str, tuple[tuple[Address, ...], ...]] = {}
 
     def expect(self, names: frozenset[str]) -> None:
@@ -129,7 +131,7 @@ class Header:
         self._expected = names
         self._fields = fields = _gathered(pattern.findall(b"\n" + self.octets))
         # What needs no decoding is made here, in one go; a call for each name would cost twice as much.
-        values, folds = self._values, self.folds
+        values, folds, lines = self._values, self.folds, self.texts
         for key, found in fields.items():
             texts = []
             for raw in found:
@@ -140,10 +142,15 @@ class Header:
             else:
                 name = key.decode("ascii")
                 values[name] = tuple(texts)
-                folds[name] = (texts[0].lower(),) if len(texts) == 1 else tuple([text.lower() for text in texts])
+                if len(texts) == 1:
+                    lines[name] = text = texts[0].lower()
+                    folds[name] = (text,)
+                else:
+                    folds[name] = tuple([text.lower() for text in texts])
         for name in names:
             if name not in folds and name.encode("ascii") not in fields:
                 folds[name] = values[name] = ()
+                lines[name] = ""
 
     def _found(self, name: str) -> Sequence[bytes]:
         fields = self._fields
@@ -177,6 +184,13 @@ class Header:
         if folded is None:
             folded = self.folds[name] = tuple([fold(value) for value in self.values(name)])
         return folded
+
+    def folded_text(self, name: str) -> str:
+        """`folded`, a line each, in which a part of a line is looked for; empty where there is no such field."""
+        text = self.texts.get(name)
+        if text is None:
+            text = self.texts[name] = "\n".join(self.folded(name))
+        return text
 
     def addresses(self, name: str) -> tuple[tuple[Address, ...], ...]:
         """The addresses of every field *name*, in order, those of groups too; names of groups are left out."""

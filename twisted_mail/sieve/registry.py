@@ -22,12 +22,38 @@ if TYPE_CHECKING:
     from twisted_mail.sieve.arguments import Arguments
     from twisted_mail.sieve.running import Run
 
-__all__ = ["Check", "CommandSyntax", "Kind", "Modifier", "Operand", "Step", "Tag", "Tests", "TestSyntax", "Vocabulary"]
+__all__ = [
+    "Check",
+    "CommandSyntax",
+    "Kind",
+    "Modifier",
+    "Operand",
+    "Step",
+    "Tag",
+    "TestSyntax",
+    "Tests",
+    "Vocabulary",
+    "charged",
+    "uncharged",
+]
 
 Step = Callable[["Run"], None]
 """What a command becomes: it changes the run, and nothing else."""
 Check = Callable[["Run"], bool]
-"""What a test becomes."""
+"""What a test becomes. It counts its steps itself; one of many that stand in a row has a twin that leaves that to the row:
+see `charged`."""
+
+
+def charged(check: Check, uncharged: Check, cost: int) -> Check:
+    """*check*, which knows of *uncharged*, the same without counting; *cost* are its steps, for each 4 kB of the header."""
+    check.uncharged = uncharged  # type: ignore[attr-defined]  # functions have room for it
+    check.cost = cost  # type: ignore[attr-defined]
+    return check
+
+
+def uncharged(check: Check) -> tuple[Check, int]:
+    """The twin of *check* and what it costs; itself and 0 where it has none."""
+    return getattr(check, "uncharged", check), getattr(check, "cost", 0)
 
 
 class Kind(enum.Enum):

@@ -70,6 +70,7 @@ class Run:
         "stack",
         "states",
         "steps",
+        "texts",
         "trace",
         "tracked",
         "values",
@@ -117,6 +118,7 @@ class Run:
         self.header = header
         """Of `message`, for the tests."""
         self.folds = header.folds
+        self.texts = header.texts
         self.weight = 1 + (len(header.octets) >> 12)
         """Steps that it costs to compare a field with a key, so that a header of 1 MB costs what it costs."""
 

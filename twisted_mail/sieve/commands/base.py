@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from twisted_mail.sieve.arguments import Arguments
 from twisted_mail.sieve.comparators import fold
 from twisted_mail.sieve.matching import MATCHING, Matcher, matcher
-from twisted_mail.sieve.registry import Check, Kind, Operand, Tag, TestSyntax
+from twisted_mail.sieve.registry import Check, Kind, Operand, Tag, TestSyntax, charged
 from twisted_mail.sieve.running import Run
 
 if TYPE_CHECKING:
@@ -93,61 +93,56 @@ def _folded_header(names: tuple[str, ...], match: Matcher) -> Check:
         name = names[0]
         if (disjoint := match.disjoint) is not None:
 
-            def check_is(run: Run) -> bool:
-                run.steps -= 1
+            def is_one(run: Run) -> bool:
                 try:
                     return not disjoint(run.folds[name])
                 except KeyError:
                     return not disjoint(run.header.folded(name))
 
-            return check_is
+            return _charged(is_one, 1)
 
-        if (key := match.part) is not None:
+        if part := match.part:
 
-            def check_contains(run: Run) -> bool:
-                run.steps = steps = run.steps - run.weight
-                if steps < 0:
-                    run.spend(0)
+            def contains(run: Run) -> bool:
                 try:
-                    values = run.folds[name]
+                    return part in run.texts[name]
                 except KeyError:
-                    values = run.header.folded(name)
-                for value in values:
-                    if key in value:
-                        return True
-                return False
+                    return part in run.header.folded_text(name)
 
-            return check_contains
+            return _charged(contains, 1)
 
-        def check_one(run: Run) -> bool:
+        def one(run: Run) -> bool:
             try:
                 values = run.folds[name]
             except KeyError:
                 values = run.header.folded(name)
-            if not values:
-                return False
-            run.steps = steps = run.steps - run.weight * keys
-            if steps < 0:
-                run.spend(0)
-            return matches(values)
+            return bool(values) and matches(values)
 
-        return check_one
+        return _charged(one, keys)
 
-    def check(run: Run) -> bool:
+    def any_of(run: Run) -> bool:
         for name in names:
             try:
                 values = run.folds[name]
             except KeyError:
                 values = run.header.folded(name)
-            if values:
-                run.steps = steps = run.steps - run.weight * keys
-                if steps < 0:
-                    run.spend(0)
-                if matches(values):
-                    return True
+            if values and matches(values):
+                return True
         return False
 
-    return check
+    return _charged(any_of, keys * len(names))
+
+
+def _charged(check: Check, cost: int) -> Check:
+    """The test that counts, and its twin that does not."""
+
+    def counting(run: Run) -> bool:
+        run.steps = steps = run.steps - run.weight * cost
+        if steps < 0:
+            run.spend(0)
+        return check(run)
+
+    return charged(counting, check, cost)
 
 
 def address_part(args: Arguments) -> Callable[[Run, Address], str | None]:
@@ -203,7 +198,7 @@ def _folded_address(names: Sequence[str], part: str, match: Matcher) -> Check:
     index = _PARTS.index(part)
     fields = [("folded parts", name) for name in names]
 
-    def check(run: Run) -> bool:
+    def any_of(run: Run) -> bool:
         memo = run.message.memo
         for key in fields:
             try:
@@ -211,15 +206,11 @@ def _folded_address(names: Sequence[str], part: str, match: Matcher) -> Check:
             except KeyError:
                 parts = memo[key] = run.header.folded_parts(key[1])
             values = parts[index]
-            if values:
-                run.steps = steps = run.steps - run.weight * keys
-                if steps < 0:
-                    run.spend(0)
-                if matches(values):
-                    return True
+            if values and matches(values):
+                return True
         return False
 
-    return check
+    return _charged(any_of, keys * len(fields))
 
 
 def _exists(args: Arguments) -> Check:

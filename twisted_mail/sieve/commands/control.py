@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from twisted_mail.sieve.arguments import Arguments
-from twisted_mail.sieve.registry import Check, CommandSyntax, Step, Tests, TestSyntax
+from twisted_mail.sieve.registry import Check, CommandSyntax, Step, Tests, TestSyntax, charged, uncharged
 from twisted_mail.sieve.running import Run, Stopped
 
 __all__ = ["COMMANDS", "TESTS"]
@@ -25,6 +25,10 @@ def _stop(args: Arguments) -> Step:
 def _allof(args: Arguments) -> Check:
     checks = args.checks
     if len(checks) == 2:
+        (first, one), (second, two) = map(uncharged, checks)
+        if one and two:
+            before, behind = checks
+            return charged(lambda run: before(run) and behind(run), lambda run: first(run) and second(run), one + two)
         first, second = checks
         return lambda run: first(run) and second(run)
 
@@ -40,6 +44,10 @@ def _allof(args: Arguments) -> Check:
 def _anyof(args: Arguments) -> Check:
     checks = args.checks
     if len(checks) == 2:
+        (first, one), (second, two) = map(uncharged, checks)
+        if one and two:
+            before, behind = checks
+            return charged(lambda run: before(run) or behind(run), lambda run: first(run) or second(run), one + two)
         first, second = checks
         return lambda run: first(run) or second(run)
 
@@ -54,6 +62,9 @@ def _anyof(args: Arguments) -> Check:
 
 def _not(args: Arguments) -> Check:
     (inner,) = args.checks
+    free, cost = uncharged(inner)
+    if cost:
+        return charged(lambda run: not inner(run), lambda run: not free(run), cost)
     return lambda run: not inner(run)
 
 
