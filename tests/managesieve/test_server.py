@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 from sievelib import managesieve
 from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone
 from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
@@ -140,6 +141,22 @@ class FakeTransportTests(TestCase):
             line.transport.drain()
         self.assertFalse(line.transport.read_paused)
         self.assertTrue(line.take().startswith(b'NO "authentication failed"\r\nOK'))
+
+    def test_a_command_that_takes_too_long_is_given_up_and_the_connection_goes_on(self) -> None:
+        factory, house = self.factory()
+        line = Line(factory)
+        line.log_in()
+
+        async def never(account: Any) -> Any:
+            await Deferred()
+
+        house.scripts.names = never  # type: ignore[method-assign]
+        self.assertEqual(line.say("LISTSCRIPTS", "NOOP"), b"")
+        house.clock.advance(59)
+        self.assertEqual(line.take(), b"")
+        house.clock.advance(2)
+        self.assertEqual(line.take(), b'NO (TRYLATER) "something failed here"\r\nOK "NOOP completed"\r\n')
+        self.assertEqual(len(self.flushLoggedErrors()), 1)
 
     def test_answers_wait_for_a_peer_that_does_not_read(self) -> None:
         factory, _ = self.factory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -33,6 +34,7 @@ class ManageSieveServer(Connection[Session]):
             peer,
             factory.settings,
             self._push,
+            bounded=self._bounded,
             tls_available=factory.tls_options is not None,
             log=self._failed,
         )
@@ -87,6 +89,12 @@ class ManageSieveServer(Connection[Session]):
                 transport.write(b'BYE (TRYLATER) "something failed here"\r\n')
             self._lose()
         self._abandon()
+
+    def _bounded(self, work: Coroutine[Any, Any, None]) -> Awaitable[None]:
+        begun = Deferred.fromCoroutine(work)
+        if not begun.called:
+            begun.addTimeout(self._settings.command_seconds, self._clock)
+        return begun
 
     async def _push(self, data: bytes) -> None:
         """Write, and wait while the peer does not read. Raises: CancelledError when it has gone."""

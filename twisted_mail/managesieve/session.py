@@ -7,8 +7,8 @@ the handshake follows, then `tls_started`, whose output is sent too; when `closi
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from twisted_mail.managesieve.login import SASLExchange
 from twisted_mail.managesieve.parser import SCRIPT_COMMANDS, BadCommand, Command, parse_command, parse_string
@@ -28,7 +28,8 @@ _STRANGER_DISCARD_BYTES: Final = 65_536
 
 
 class Session:
-    """One connection. *log* is told of failures that the peer only learns as TRYLATER."""
+    """One connection. *bounded* gives work on one command a time limit (it then raises whatever it likes). *log* is told of
+    failures that the peer only learns as TRYLATER."""
 
     def __init__(
         self,
@@ -38,6 +39,7 @@ class Session:
         settings: Settings,
         push: Callable[[bytes], Awaitable[None]],
         *,
+        bounded: Callable[[Coroutine[Any, Any, None]], Awaitable[None]] = lambda work: work,
         implementation: str = "twisted-mail-suite",
         tls_available: bool = False,
         log: Callable[[BaseException], None] = lambda error: None,
@@ -47,6 +49,7 @@ class Session:
         self._peer = peer
         self._settings = settings
         self._push = push
+        self._bounded = bounded
         self._implementation = implementation
         self._tls_available = tls_available
         self._log = log
@@ -93,10 +96,7 @@ class Session:
                 self._end("more comes than can be taken")
                 return
             try:
-                if self._sasl is not None:
-                    await self._answer(self._sasl, raw)
-                else:
-                    await self._command(raw)
+                await self._bounded(self._command(raw) if self._sasl is None else self._answer(self._sasl, raw))
             except Exception as error:
                 if self._left:
                     raise

@@ -16,6 +16,8 @@ class Settings:
     a user edits.)"""
     login_seconds: float = 120.0
     """How long a connection may stay without having logged in; 0: as long as `idle_seconds`."""
+    command_seconds: float = 60.0
+    """How long a command may take, from when it is whole; then it is given up, and the client may try later."""
     bad_commands: int = 20
     """Commands in a row that are no commands before the connection is ended; 0: no limit."""
     failed_logins: int = 5
