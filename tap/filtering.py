@@ -260,6 +260,11 @@ class FilterSettings:
         "mark",
         "What becomes of mail with archives that nobody can look into without a password, where `attachments` is on.",
     )
+    rest: float = setting(
+        Duration(low=0.1, high=3600),
+        "30s",
+        "How long a filter that did not answer five times in a row is left alone; then one question tries it again.",
+    )
     story: bool = setting(Flag(), True, "Whether what was found is kept for two weeks, for `mailctl trace`.")
     order: tuple[str, ...] = setting(
         Many(Text("the name of a filter", r"[a-z0-9_-]+")),

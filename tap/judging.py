@@ -267,7 +267,7 @@ def gauntlet_of(
             for each in sorted(built, key=rank)
             if each.stage.name not in without
         ]
-        return Gauntlet(posts, reactor)
+        return Gauntlet(posts, reactor, breaker_seconds=settings.rest)
     except ValueError as error:
         raise StartError(f"filters: {error}") from None
 

@@ -78,8 +78,9 @@ class Breaker:
     FAILURES: Final = 5
     SECONDS: Final = 30.0
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], seconds: float = SECONDS) -> None:
         self._now = now
+        self._seconds = seconds
         self._failures = 0
         self._open_until = 0.0
 
@@ -95,7 +96,7 @@ class Breaker:
             return False
         if self._now() < self._open_until:
             return True
-        self._open_until = self._now() + self.SECONDS
+        self._open_until = self._now() + self._seconds
         return False
 
     def answered(self) -> None:
@@ -106,7 +107,7 @@ class Breaker:
         """It is not."""
         self._failures += 1
         if self._failures == self.FAILURES:
-            self._open_until = self._now() + self.SECONDS
+            self._open_until = self._now() + self._seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,16 @@ def _waves(posts: Sequence[Post]) -> tuple[tuple[Post, ...], ...]:
 class Gauntlet:
     """All filters of a process."""
 
-    def __init__(self, posts: Sequence[Post], clock: Any, *, cpu: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        posts: Sequence[Post],
+        clock: Any,
+        *,
+        cpu: Callable[[], float] = time.perf_counter,
+        breaker_seconds: float = Breaker.SECONDS,
+    ) -> None:
         """*posts* in the operator's order: of two that refuse the first one's answer is given. *clock*: IReactorTime.
+        *breaker_seconds*: how long a filter that has failed often is left alone.
 
         Raises: ValueError (two filters of one name, or two that need each other).
         """
@@ -164,7 +173,7 @@ class Gauntlet:
         self.now = cpu
         self.order = {name: at for at, name in enumerate(names)}
         self.counts = {name: FilterCount() for name in names}
-        self.breakers = {name: Breaker(clock.seconds) for name in names}
+        self.breakers = {name: Breaker(clock.seconds, breaker_seconds) for name in names}
         abilities = {
             Moment.CONNECT: AtConnect,
             Moment.HELO: AtHelo,
