@@ -18,6 +18,7 @@ from twisted_mail.filters.clamav import ClamAV
 from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.rspamd import Rspamd, place_of_url
 from twisted_mail.filters.spamassassin import SpamAssassin, received_field, user_name
+from twisted_mail.filters.teaching import RspamdTeacher, SpamAssassinTeacher
 from twisted_mail.filters.values import Action, FieldChange, FilterDown, Verdict
 from twisted_mail.values import AccountId
 
@@ -460,3 +461,53 @@ def test_infected_mail_is_never_let_through() -> None:
     for action in (Action.ACCEPT, Action.MARK, Action.JUNK, Action.DEFER):
         with pytest.raises(ValueError, match="infected"):
             ClamAV(daemon.place, daemon.dial, infected=action)
+
+
+# --- teaching
+
+
+@pytest.mark.parametrize(
+    ("said", "known"),
+    [
+        (b'200 OK\r\n\r\n{"success":true}', True),
+        (b'404 No\r\n\r\n{"error":"<1@example.net> has been already learned as spam, ignore it"}', False),
+        (b'208 Known\r\n\r\n{"error":"x"}', False),
+        (b'404 No\r\n\r\n{"error":"cannot find statfile backend"}', None),
+        (b'401 No\r\n\r\n{"error":"Unauthorized"}', None),
+        (b"500 No\r\n\r\n", None),
+    ],
+)
+def test_what_rspamd_says_to_a_lesson(said: bytes, known: bool | None) -> None:
+    daemon = Daemon()
+    teacher = RspamdTeacher("unix:/run/daemon", daemon.dial, password="p")
+    learning = started(teacher.learn(b"From: a@b\r\n\r\nx\r\n", spam=False, user="ann@example.org"))
+    outcome: list[object] = []
+    learning.addBoth(outcome.append)
+    daemon.accept()
+    assert daemon.received.startswith(b"POST /learnham HTTP/1.0\r\n")
+    assert b"\r\nPassword: p\r\nDeliver-To: ann@example.org\r\n\r\nFrom: a@b" in daemon.received
+    daemon.say(b"HTTP/1.1 " + said)
+    daemon.die()
+    if known is None:
+        assert isinstance(outcome[0], Failure)
+        outcome[0].trap(FilterDown)
+    else:
+        assert outcome == [known]
+
+
+def test_what_spamd_is_taught() -> None:
+    daemon = Daemon()
+    teacher = SpamAssassinTeacher(daemon.place, daemon.dial)
+    learning = started(teacher.learn(b"x" * 600_000, spam=True, user="ann@example.org"))
+    daemon.accept()
+    head, _, body = daemon.received.partition(b"\r\n\r\n")
+    assert head.split(b"\r\n") == [
+        b"TELL SPAMC/1.5",
+        b"Content-length: 524288",
+        b"User: ann@example.org",
+        b"Message-class: spam",
+        b"Set: local",
+    ]
+    assert len(body) == 524_288
+    daemon.say(b"SPAMD/1.1 0 EX_OK\r\nDidSet: local\r\n\r\n\r\n")
+    assert learning.called
