@@ -45,6 +45,7 @@ class Court:
         self.chapters: list[Chapter] = []
         self.judgements: list[Judgement | None] = []
         self.queue_only: list[bool] = []
+        self.envelopes: list[Envelope] = []
         self.judge = Judge(
             Gauntlet([Post(stage=each, when_down=when_down) for each in filters], Clock()),
             SpoolFolder(tmp_path, maybeDeferred),
@@ -64,6 +65,7 @@ class Court:
         def seen(envelope: Envelope, **more: Any) -> Any:
             self.judgements.append(more["judgement"])
             self.queue_only.append(more["queue_only"])
+            self.envelopes.append(envelope)
             return accepted(envelope, **{**more, "queue_only": False})
 
         self.intake.accepted = seen  # type: ignore[method-assign]
@@ -119,6 +121,9 @@ def test_a_message_that_nobody_minds_goes_on_as_it_came_with_what_was_found_in_f
     judgement = court.judgements[0]
     assert judgement is not None
     assert (judgement.action, judgement.peer, judgement.helo) == (Action.ACCEPT, "192.0.2.7", "client.example")
+    (envelope,) = court.envelopes
+    assert envelope.results.startswith("mx.example.org;") and "spf=pass" in envelope.results, "for ARC, if it is forwarded"
+    assert not envelope.verified, "a result that nobody has noted vouches for nobody"
     (chapter,) = court.chapters
     assert (chapter.what, chapter.message_id, chapter.recipients) == ("accepted", "1@b.example", ("ann@example.org",))
     assert chapter.lines[0].startswith("spf: it may send (-0.5 points)")

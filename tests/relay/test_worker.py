@@ -443,3 +443,15 @@ def test_what_is_caused_has_one_id() -> None:
 def test_nothing_is_in_the_queue_of_others(house: RelayHouse, node: Node) -> None:
     node.give("bob@b.test")
     assert run(house.engine.queue.list(QueueFilter(use="inbound"))) == []
+
+
+# --- what filters found of mail that is forwarded
+
+
+def test_a_forward_carries_what_was_found_of_it_and_a_submission_does_not(house: RelayHouse, node: Node) -> None:
+    results = "mx.example.org;\r\n\tspf=pass smtp.mailfrom=elsewhere.test"
+    node.give("eve@d.test", sender="stranger@elsewhere.test", forward=True, verified=True, results=results)
+    node.give("eve@d.test", verified=True, results=results)
+    carried = {outbound.cause: outbound for outbound in house.outbounds()}
+    assert (carried["forward"].verified, carried["forward"].results) == (True, results)
+    assert (carried[""].verified, carried[""].results) == (False, ""), "who logged in is vouched for by the login"
