@@ -11,7 +11,19 @@ from typing import Protocol, runtime_checkable
 from twisted_mail.filters.values import Arrived, Client, Mail, Verdict
 from twisted_mail.services import Recipient
 
-__all__ = ["AtConnect", "AtEnd", "AtHelo", "AtMail", "AtMessage", "AtRcpt", "AtUnknown", "Reader", "Stage", "Transactions", "Visits"]
+__all__ = [
+    "AtConnect",
+    "AtEnd",
+    "AtHelo",
+    "AtMail",
+    "AtMessage",
+    "AtRcpt",
+    "AtUnknown",
+    "Reader",
+    "Stage",
+    "Transactions",
+    "Visits",
+]
 
 
 class Stage(Protocol):
