@@ -201,9 +201,8 @@ def _folded_address(names: Sequence[str], part: str, match: Matcher) -> Check:
     def any_of(run: Run) -> bool:
         memo = run.message.memo
         for key in fields:
-            try:
-                parts = memo[key]
-            except KeyError:
+            parts = memo.get(key)
+            if parts is None:
                 parts = memo[key] = run.header.folded_parts(key[1])
             values = parts[index]
             if values and matches(values):
