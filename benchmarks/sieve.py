@@ -1,4 +1,4 @@
-"""``python -m benchmarks.sieve [--messages N] [--repeat N] [--json]``: a script of 50 rules, ours beside Pigeonhole, CPU per message.
+"""``python -m benchmarks.sieve [--messages N] [--repeat N]``: a script of 50 rules, ours beside Pigeonhole, CPU a message.
 
 Theirs is Debian's ``sieve-filter`` over a maildir, which says what the script would do with each message and does nothing:
 its CPU with the rules, less its CPU with ``keep;`` over the same mailbox, so that neither starting nor opening the mailbox
