@@ -180,6 +180,23 @@ def test_a_long_script_is_compiled_once_in_a_thread_while_other_mail_goes_on(hou
     assert run(node.scripts.active(house.people[ANN])) is not None and len(compiled) == 1
 
 
+def test_compiled_scripts_are_kept_by_the_length_of_their_texts(house: SortingHouse) -> None:
+    house.script(ANN, 'require "fileinto"; fileinto "Archive";')
+    house.script(BOB, 'require "fileinto"; fileinto "Trash"; # ' + "x" * 100)
+    compiled: list[str] = []
+
+    def compiling(text: str, *, include: Any = None) -> Any:
+        compiled.append("Archive" if "Archive" in text else "Trash")
+        return compile_script(text, include=include)
+
+    for most, times in ((10_000, 1), (120, 2)):
+        compiled.clear()
+        scripts = ActiveScripts(SortingNode(house).directory, house.clock, compiling, compiled=most)
+        for address in (ANN, BOB, ANN, BOB):
+            assert run(scripts.active(house.people[address])) is not None
+        assert compiled.count("Archive") == times
+
+
 def test_while_the_directory_is_down_the_script_of_a_while_ago_counts(house: SortingHouse) -> None:
     house.script(ANN, 'require "fileinto"; fileinto "Archive";')
     node = SortingNode(house, straight=False)

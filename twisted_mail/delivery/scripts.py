@@ -87,11 +87,11 @@ class ActiveScripts:
         common: Mapping[str, str] | None = None,
         keep_seconds: float = 60.0,
         accounts: int = 20_000,
-        compiled: int = 1_000,
+        compiled: int = 2_000_000,
         in_thread: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
     ) -> None:
-        """*common*: scripts that everybody may include as ``:global`` (RFC 6609), by name. At most so many *accounts* and
-        *compiled* texts are remembered. *in_thread*: where long scripts are compiled (10,000 lines take a second)."""
+        """*common*: scripts that everybody may include as ``:global`` (RFC 6609), by name. At most so many *accounts* are
+        remembered, and scripts whose texts have so many characters together (*compiled*; each takes some 30 octets). *in_thread*: where long scripts are compiled (10,000 lines take a second)."""
         self._directory = directory
         self._clock = clock
         self._compile = compile
@@ -99,6 +99,8 @@ class ActiveScripts:
         self._keep_seconds = keep_seconds
         self._accounts: OrderedDict[AccountId, _Known] = OrderedDict()
         self._compiled: OrderedDict[str, Script | SieveError] = OrderedDict()
+        self._sizes: dict[str, int] = {}
+        """Characters of each text that is compiled."""
         self._making: dict[str, list[Deferred[None]]] = {}
         """Who waits for versions that are being compiled."""
         self._in_thread = in_thread
@@ -147,8 +149,9 @@ class ActiveScripts:
         compiled = await self._of_version(known.version, text, others)
         self._compiled[known.version] = compiled
         self._compiled.move_to_end(known.version)
-        while len(self._compiled) > self._most_compiled:
-            self._compiled.popitem(last=False)
+        self._sizes[known.version] = len(text) + sum(map(len, others.values()))
+        while len(self._compiled) > 1 and sum(self._sizes.values()) > self._most_compiled:
+            self._sizes.pop(self._compiled.popitem(last=False)[0], None)
         return _active(known, compiled)
 
     async def _of_version(self, version: str, text: str, others: Mapping[str, str]) -> Script | SieveError:
