@@ -91,7 +91,8 @@ class ActiveScripts:
         in_thread: Callable[[Callable[[], None]], Awaitable[None]] | None = None,
     ) -> None:
         """*common*: scripts that everybody may include as ``:global`` (RFC 6609), by name. At most so many *accounts* are
-        remembered, and scripts whose texts have so many characters together (*compiled*; each takes some 30 octets). *in_thread*: where long scripts are compiled (10,000 lines take a second)."""
+        remembered, and scripts whose texts have so many characters together (*compiled*; each takes some 30 octets).
+        *in_thread*: where long scripts are compiled (10,000 lines take a second)."""
         self._directory = directory
         self._clock = clock
         self._compile = compile
