@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from tests.delivery.sorting_house import ANN, BOB, EVE, SortingHouse, SortingNode, a_copy, mail
-from tests.delivery.support import run
+from tests.delivery.support import PEER, run
 from twisted_mail.delivery.items import ENVELOPE_BYTES, inbound_of, queue_item
 from twisted_mail.delivery.judgement import Judgement, shortened
 from twisted_mail.delivery.junk import junk_reason, read_list, read_threshold
 from twisted_mail.delivery.scripts import ActiveScripts
 from twisted_mail.delivery.sorting import clean_flags
 from twisted_mail.filters.values import Action
+from twisted_mail.services import Envelope
 from twisted_mail.sieve import compile_script
 from twisted_mail.storage.interfaces import Alias, ItemState
 from twisted_mail.values import AccountId, BlobRef
@@ -99,6 +100,26 @@ def test_a_script_sees_the_envelope_and_who_sent_it(house: SortingHouse) -> None
     )
     node = SortingNode(house)
     house.judged(node, "ann+tag@example.org", mail(), Judgement(peer="192.0.2.1"))
+    assert house.boxes(node, ANN) == {"Archive": 1}
+
+
+def test_a_script_sees_what_dsn_adds_to_the_envelope(house: SortingHouse) -> None:
+    house.script(
+        ANN,
+        """require ["envelope", "envelope-dsn", "fileinto"];
+        if allof (envelope "notify" "FAILURE", envelope "ret" "HDRS", envelope "envid" "abc", envelope "orcpt" "rfc822;x@y") {
+            fileinto "Archive"; }""",
+    )
+    node = SortingNode(house, straight=False)
+    recipient = run(
+        node.intake.recipient(ANN, identity=None, original="rfc822;x@y", notify=frozenset(("FAILURE", "DELAY")))
+    )
+    envelope = Envelope(EVE, (recipient,), PEER, "x", "ESMTP", envelope_id="abc", dsn_return="HDRS")
+    incoming = run(node.intake.begin(envelope))
+    run(incoming.write(mail()))
+    run(incoming.finish())
+    node.worker.start()
+    house.go_on(1)
     assert house.boxes(node, ANN) == {"Archive": 1}
 
 

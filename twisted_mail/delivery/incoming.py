@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from twisted_mail.account.errors import AccountError, AccountUnavailable, OutcomeUnknown
 from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.items import Copy, zone_at
-from twisted_mail.delivery.judgement import Judgement, Quarantined
+from twisted_mail.delivery.judgement import Judgement, Quarantined, with_envelope
 from twisted_mail.delivery.outbound import OutboundMessage, Returns
 from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.queueing import InboundQueue, Waiting
@@ -279,7 +279,9 @@ class IncomingMail:
                     address=recipient.address,
                     user=users[at] if at < len(users) else "",
                     shared=not _alone(recipient),
-                    judgement=self.judgement,
+                    judgement=with_envelope(
+                        self.judgement, orcpt=recipient.original, notify=",".join(sorted(recipient.notify))
+                    ),
                 )
         return copies
 

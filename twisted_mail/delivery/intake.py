@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
 from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
-from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.judgement import Judgement, with_envelope
 from twisted_mail.delivery.judging import Judge, JudgedVisit
 from twisted_mail.delivery.outbound import OutboundQueue, Returns
 from twisted_mail.delivery.resolution import Resolution, Resolver
@@ -212,6 +212,6 @@ class MailIntake:
             wall=self._wall,
             hold_until=envelope.hold_until,
             returns=self._returns,
-            judgement=judgement,
+            judgement=with_envelope(judgement, ret=envelope.dsn_return, envid=envelope.envelope_id),
             each_answered="LMTP" in envelope.protocol,
         )

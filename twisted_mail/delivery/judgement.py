@@ -8,7 +8,7 @@ import msgspec
 
 from twisted_mail.filters.values import Action
 
-__all__ = ["TRACE_BYTES", "Judgement", "Quarantined", "shortened"]
+__all__ = ["TRACE_BYTES", "Judgement", "Quarantined", "shortened", "with_envelope"]
 
 TRACE_BYTES: Final = 2048
 """Of all trace lines, in an item of the queue, whose envelope has 8 KiB."""
@@ -73,3 +73,12 @@ def shortened(judgement: Judgement, most: int = TRACE_BYTES) -> Judgement:
         pending=judgement.pending[:MOST_PENDING],
         envelope={name[:32]: value[:_EXTRA] for name, value in list(judgement.envelope.items())[:8]},
     )
+
+
+def with_envelope(judgement: Judgement | None, **given: str) -> Judgement | None:
+    """The same with more of the envelope: what is empty was not given."""
+    new = {name: value for name, value in given.items() if value}
+    if not new:
+        return judgement
+    judgement = judgement or Judgement()
+    return msgspec.structs.replace(judgement, envelope={**judgement.envelope, **new})
