@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import time
 from collections.abc import Callable, Sequence
@@ -292,6 +293,7 @@ class Judging:
         """Keeps what became of mail."""
         trusted = settings.trusted
 
+        @functools.lru_cache(maxsize=10_000)
         def is_trusted(address: str) -> bool:
             try:
                 ip = ipaddress.ip_address(address.partition("%")[0])

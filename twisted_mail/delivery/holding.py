@@ -129,6 +129,8 @@ class HeldMessage:
 
 def _line(name: str, value: str) -> bytes:
     """A field as one or more lines. What comes from a filter is told nothing that could end the header."""
+    if "\n" not in value and "\r" not in value:
+        return f"{name}: {value.lstrip(' ')}\r\n".encode("utf-8", "surrogateescape")
     folded = re.sub(r"\r?\n(?![ \t])", "\r\n ", value.strip("\r\n"))
     return f"{name}: {folded.lstrip(' ')}".replace("\r\n", "\n").replace("\r", " ").replace("\n", "\r\n").encode(
         "utf-8", "surrogateescape"

@@ -410,6 +410,8 @@ class JudgedMail:
     async def _changed(self, decision: _Decision) -> tuple[Envelope, Sequence[Recipient]]:
         """The envelope as filters want it, and the recipients whom the peer is told about."""
         envelope = self._envelope
+        if not decision.changes:
+            return envelope, envelope.recipients
         recipients = list(envelope.recipients)
         sender = envelope.sender
         for changes in decision.changes:
