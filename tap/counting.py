@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from twisted_mail.delivery import DeliveryCounts
-from twisted_mail.filters.gauntlet import FilterCount
+from twisted_mail.filters.findings import FilterCount
 from twisted_mail.relay.counts import RelayCounts
 from twisted_mail.storage.interfaces import Engine
 from twisted_mail.tap.status import Metric

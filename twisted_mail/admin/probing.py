@@ -11,7 +11,8 @@ from twisted_mail.admin.invocation import Group, on_store, the_invocation
 from twisted_mail.admin.opening import Store
 from twisted_mail.admin.output import plain
 from twisted_mail.delivery.holding import HeldMessage
-from twisted_mail.filters.gauntlet import Finding, Passage, worst_of
+from twisted_mail.filters.findings import Finding, worst_of
+from twisted_mail.filters.gauntlet import Passage
 from twisted_mail.filters.values import Action, Client, Mail
 from twisted_mail.queueing.spool import SpoolFolder
 from twisted_mail.services import Recipient

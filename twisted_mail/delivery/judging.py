@@ -18,7 +18,8 @@ from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.delivery.stories import Chapter, message_id_of
 from twisted_mail.filters import clamav, rspamd, spamassassin
 from twisted_mail.filters.authentication_results import forged, render
-from twisted_mail.filters.gauntlet import Finding, Gauntlet, Passage, Reading, worst_of
+from twisted_mail.filters.findings import Finding, worst_of
+from twisted_mail.filters.gauntlet import Gauntlet, Passage, Reading
 from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
 from twisted_mail.filters.values import (
     Action,

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import CancelledError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from twisted_mail.filters.findings import Breaker, FilterCount, Finding, worst_of
 from twisted_mail.filters.stages import (
     AtConnect,
     AtEnd,
@@ -33,7 +34,7 @@ from twisted_mail.filters.values import Action, Arrived, Client, FilterDown, Mai
 from twisted_mail.queueing.limits import TooSlow, rest_of, side_by_side, within
 from twisted_mail.services import Recipient
 
-__all__ = ["Breaker", "FilterCount", "Finding", "Gauntlet", "Passage", "Post", "Reading"]
+__all__ = ["Gauntlet", "Passage", "Post", "Reading"]
 
 T = TypeVar("T")
 
@@ -58,79 +59,6 @@ class Post:
     when_down: WhenDown = WhenDown.ACCEPT_AND_MARK
     strangers_only: bool = False
     """It has nothing to say of what our own servers hand over, not even of messages."""
-
-
-@dataclass(slots=True)
-class FilterCount:
-    """What one filter did and cost."""
-
-    asked: int = 0
-    seconds: float = 0.0
-    """Waiting included."""
-    down: int = 0
-    """Questions without an answer."""
-    actions: dict[Action, int] = field(default_factory=lambda: dict.fromkeys(Action, 0))
-
-
-class Breaker:
-    """After some failures in a row nobody waits for a filter any more; now and then one question tries it again."""
-
-    FAILURES: Final = 5
-    SECONDS: Final = 30.0
-
-    def __init__(self, now: Callable[[], float], seconds: float = SECONDS) -> None:
-        self._now = now
-        self._seconds = seconds
-        self._failures = 0
-        self._open_until = 0.0
-
-    @property
-    def tripped(self) -> bool:
-        """It has failed so often that only now and then somebody tries it."""
-        return self._failures >= self.FAILURES
-
-    @property
-    def open(self) -> bool:
-        """Do not ask. (Who is told False after a pause is the one that tries.)"""
-        if not self.tripped:
-            return False
-        if self._now() < self._open_until:
-            return True
-        self._open_until = self._now() + self._seconds
-        return False
-
-    def answered(self) -> None:
-        """The filter is there."""
-        self._failures = 0
-
-    def failed(self) -> None:
-        """It is not."""
-        self._failures += 1
-        if self._failures == self.FAILURES:
-            self._open_until = self._now() + self._seconds
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one filter said at one moment."""
-
-    moment: Moment
-    stage: str
-    verdict: Verdict
-    seconds: float
-    down: bool = False
-
-    @property
-    def line(self) -> str:
-        """For the trace; empty: nothing worth a line."""
-        verdict = self.verdict
-        if not verdict.reason and verdict.action is Action.ACCEPT and not verdict.score:
-            return ""
-        facts = ", ".join(f"{name} {value}" for name, value in verdict.facts.items())
-        points = f" ({verdict.score:+.1f} points)" if verdict.score else ""
-        what = f" [{verdict.action.name.lower()}]" if verdict.action is not Action.ACCEPT else ""
-        text = verdict.reason or "no reason given"
-        return f"{self.stage}: {text}{f': {facts}' if facts else ''}{points}{what}, {self.seconds * 1000:.1f} ms"
 
 
 def _waves(posts: Sequence[Post]) -> tuple[tuple[Post, ...], ...]:
@@ -187,6 +115,7 @@ class Gauntlet:
             for moment, kind in abilities.items()
         }
 
+        self._routes: dict[tuple[str, bool, bool], tuple[tuple[Post, ...], ...]] = {}
         # asking a Protocol what a class can do takes 25 µs a time
         self.told_ends = tuple((post, post.stage) for post in posts if isinstance(post.stage, Transactions))
         self.told_closes = tuple((post, post.stage) for post in posts if isinstance(post.stage, Visits))
@@ -206,7 +135,16 @@ class Gauntlet:
             return bool(getattr(post.stage, "always", False)) if moment is not Moment.MESSAGE else not post.strangers_only
         return True
 
-    async def ask(
+    def route(self, moment: Moment, client: Client) -> tuple[tuple[Post, ...], ...]:
+        """Who is asked about *client* at *moment*, wave by wave."""
+        key = (moment.value, client.outbound or client.service == "submission", client.trusted)
+        route = self._routes.get(key)
+        if route is None:
+            applying = (tuple(p for p in wave if self.applies(p, client, moment)) for wave in self.waves[moment])
+            route = self._routes[key] = tuple(wave for wave in applying if wave)
+        return route
+
+    def ask(
         self,
         post: Post,
         moment: Moment,
@@ -214,29 +152,46 @@ class Gauntlet:
         seconds: float,
         *,
         trying: bool = False,
-    ) -> Finding:
-        """One answer of one filter. Never raises but when it is cancelled. *trying*: the breaker was asked already."""
+    ) -> Finding | Coroutine[Any, Any, Finding]:
+        """One answer of one filter, or what is to be awaited for it: most need not wait, and cost no coroutine of ours.
+
+        Never raises but when it is cancelled. *trying*: the breaker was asked already.
+        """
         name = post.stage.name
         breaker, count = self.breakers[name], self.counts[name]
         began = self.now()
         if not trying and breaker.open:
             question.close()
-            finding = Finding(moment, name, _down(post, "it has not answered several times"), 0.0, down=True)
-        else:
-            count.asked += 1
-            try:
-                try:
-                    awaited = question.send(None)
-                except StopIteration as end:
-                    verdict: Verdict = end.value
-                else:
-                    verdict = await within(self.clock, seconds, rest_of(question, awaited))
-                breaker.answered()
-                finding = Finding(moment, name, verdict, self.now() - began)
-            except (CancelledError, GeneratorExit):
-                raise
-            except Exception as error:
-                finding = Finding(moment, name, self._failed(post, breaker, error), self.now() - began, down=True)
+            down = Finding(moment, name, _down(post, "it has not answered several times"), 0.0, True)
+            return self._counted(count, down)
+        count.asked += 1
+        try:
+            awaited = question.send(None)
+        except StopIteration as end:
+            breaker.answered()
+            return self._counted(count, Finding(moment, name, end.value, self.now() - began))
+        except Exception as error:
+            failed = Finding(moment, name, self._failed(post, breaker, error), self.now() - began, True)
+            return self._counted(count, failed)
+        return self._answer(post, moment, rest_of(question, awaited), seconds, began)
+
+    async def _answer(
+        self, post: Post, moment: Moment, question: Coroutine[Any, Any, Verdict], seconds: float, began: float
+    ) -> Finding:
+        name = post.stage.name
+        breaker = self.breakers[name]
+        try:
+            verdict = await within(self.clock, seconds, question)
+            breaker.answered()
+            finding = Finding(moment, name, verdict, self.now() - began)
+        except (CancelledError, GeneratorExit):
+            raise
+        except Exception as error:
+            finding = Finding(moment, name, self._failed(post, breaker, error), self.now() - began, True)
+        return self._counted(self.counts[name], finding)
+
+    @staticmethod
+    def _counted(count: FilterCount, finding: Finding) -> Finding:
         count.seconds += finding.seconds
         count.actions[finding.verdict.action] += 1
         return finding
@@ -308,10 +263,8 @@ class Passage:
     @property
     def looked_at(self) -> bool:
         """Whether anybody looks at the message, or has said something before it comes."""
-        gauntlet = self.gauntlet
-        return bool(self._of_client or self._of_mail or self._of_recipients) or any(
-            gauntlet.applies(post, self.client, Moment.MESSAGE) for wave in gauntlet.waves[Moment.MESSAGE] for post in wave
-        )
+        told = self._of_client or self._of_mail or self._of_recipients
+        return bool(told or self.gauntlet.route(Moment.MESSAGE, self.client))
 
     def read(self) -> Reading:
         """DATA: the message comes."""
@@ -353,14 +306,14 @@ class Passage:
     ) -> Finding | None:
         gauntlet = self.gauntlet
         found: list[Finding] = []
-        for wave in gauntlet.waves[moment]:
-            posts = [post for post in wave if gauntlet.applies(post, self.client, moment)]
-            found += await side_by_side(
-                [gauntlet.ask(post, moment, question(post), post.seconds) for post in posts]
+        for wave in gauntlet.route(moment, self.client):
+            await _gathered(
+                [gauntlet.ask(post, moment, question(post), post.seconds) for post in wave], found
             )
+        delay = 0.0
         for finding in found:
             into[moment, finding.stage] = finding
-        delay = max((finding.verdict.delay_seconds for finding in found), default=0.0)
+            delay = max(delay, finding.verdict.delay_seconds)
         if delay > 0:
             await deferLater(gauntlet.clock, min(delay, LONGEST_DELAY), lambda: None)
         return worst_of(found, gauntlet.order)
@@ -376,18 +329,16 @@ class Passage:
         return sorted(every, key=lambda each: (_MOMENTS[each.moment], order[each.stage]))
 
 
-def worst_of(findings: Sequence[Finding], order: dict[str, int]) -> Finding | None:
-    """The one with the highest action, of several the first in *order*; None if all accept."""
-    worst: Finding | None = None
-    for each in findings:
-        action = each.verdict.action
-        if action is not Action.ACCEPT and (
-            worst is None
-            or action > worst.verdict.action
-            or (action is worst.verdict.action and order[each.stage] < order[worst.stage])
-        ):
-            worst = each
-    return worst
+async def _gathered(asked: Sequence[Finding | Coroutine[Any, Any, Finding]], into: list[Finding]) -> None:
+    """All answers, those that have to be waited for side by side."""
+    waiting = []
+    for each in asked:
+        if isinstance(each, Finding):
+            into.append(each)
+        else:
+            waiting.append(each)
+    if waiting:
+        into += await side_by_side(waiting)
 
 
 class Reading:
@@ -411,68 +362,82 @@ class Reading:
 
     async def write(self, chunk: bytes) -> None:
         """The next octets, to all readers side by side; one that fails is given no more."""
-        readers = [name for name in self._readers if name not in self._broken]
-        if readers:
-            await side_by_side([self._give(name, chunk) for name in readers])
+        waiting = []
+        for name in self._readers:
+            if name not in self._broken:
+                giving = self._give(name, chunk)
+                if giving is not None:
+                    waiting.append(giving)
+        if waiting:
+            await side_by_side(waiting)
 
-    async def _give(self, name: str, chunk: bytes) -> None:
-        post = self._post(name)
+    def _give(self, name: str, chunk: bytes) -> Coroutine[Any, Any, None] | None:
+        """What is to be awaited until it has taken *chunk*, if it does not do so at once."""
+        gauntlet = self._gauntlet
         if name not in self._trying:
-            if self._gauntlet.breakers[name].open:
-                down = _down(post, "it has not answered several times")
+            if gauntlet.breakers[name].open:
+                down = _down(self._post(name), "it has not answered several times")
                 self._broken[name] = Finding(Moment.MESSAGE, name, down, 0.0, True)
-                return
+                return None
             self._trying.add(name)
-        began = self._gauntlet.now()
+        began = gauntlet.now()
         writing = self._readers[name].write(chunk)
         try:
-            try:
-                awaited = writing.send(None)
-            except StopIteration:
-                pass
-            else:
-                await within(self._gauntlet.clock, post.seconds, rest_of(writing, awaited))
+            awaited = writing.send(None)
+        except StopIteration:
+            self._seconds[name] = self._seconds.get(name, 0.0) + gauntlet.now() - began
+            return None
+        except Exception as error:
+            self._fail(name, error, began)
+            return None
+        return self._given(name, rest_of(writing, awaited), began)
+
+    async def _given(self, name: str, writing: Coroutine[Any, Any, None], began: float) -> None:
+        try:
+            await within(self._gauntlet.clock, self._post(name).seconds, writing)
         except (CancelledError, GeneratorExit):
             raise
         except Exception as error:
-            verdict = self._gauntlet._failed(post, self._gauntlet.breakers[name], error)
-            self._broken[name] = Finding(Moment.MESSAGE, name, verdict, self._gauntlet.now() - began, down=True)
-        self._seconds[name] = self._seconds.get(name, 0.0) + self._gauntlet.now() - began
+            self._fail(name, error, began)
+        else:
+            self._seconds[name] = self._seconds.get(name, 0.0) + self._gauntlet.now() - began
+
+    def _fail(self, name: str, error: Exception, began: float) -> None:
+        gauntlet = self._gauntlet
+        verdict = gauntlet._failed(self._post(name), gauntlet.breakers[name], error)
+        self._broken[name] = Finding(Moment.MESSAGE, name, verdict, gauntlet.now() - began, True)
 
     async def finish(self, message: Arrived, only: frozenset[str] | None = None) -> list[Finding]:
         """What all say (of *only* those, if named) about the whole message, in the operator's order."""
         gauntlet = self._gauntlet
         found: list[Finding] = []
-        for wave in gauntlet.waves[Moment.MESSAGE]:
-            work: list[Coroutine[Any, Any, Finding]] = []
+        for wave in gauntlet.route(Moment.MESSAGE, self._passage.client):
+            asked: list[Finding | Coroutine[Any, Any, Finding]] = []
             for post in wave:
                 name = post.stage.name
                 if only is not None and name not in only:
-                    continue
-                if not gauntlet.applies(post, self._passage.client, Moment.MESSAGE):
                     continue
                 if name in self._broken:
                     found.append(self._broken[name])
                     continue
                 reader = self._readers.pop(name, None)
                 if reader is not None:
-                    work.append(self._ask(post, reader.finish(message)))
+                    asked.append(self._ask(post, reader.finish(message)))
                 looking = gauntlet.look_at_whole.get(name)
                 if looking is not None:
-                    work.append(self._ask(post, looking.end(message)))
-            if work:
-                found += await side_by_side(work)
+                    asked.append(self._ask(post, looking.end(message)))
+            await _gathered(asked, found)
         await self.abort()
-        return sorted(found, key=lambda each: gauntlet.order[each.stage])
+        for finding in found:
+            earlier = self._seconds.pop(finding.stage, 0.0)  # while the octets came
+            gauntlet.counts[finding.stage].seconds += earlier
+            finding.seconds += earlier
+        found.sort(key=lambda each: gauntlet.order[each.stage])
+        return found
 
-    async def _ask(self, post: Post, question: Coroutine[Any, Any, Verdict]) -> Finding:
+    def _ask(self, post: Post, question: Coroutine[Any, Any, Verdict]) -> Finding | Coroutine[Any, Any, Finding]:
         trying = post.stage.name in self._trying
-        finding = await self._gauntlet.ask(post, Moment.MESSAGE, question, post.message_seconds, trying=trying)
-        earlier = self._seconds.pop(post.stage.name, 0.0)
-        if earlier:
-            self._gauntlet.counts[post.stage.name].seconds += earlier
-            finding = replace(finding, seconds=finding.seconds + earlier)
-        return finding
+        return self._gauntlet.ask(post, Moment.MESSAGE, question, post.message_seconds, trying=trying)
 
     async def abort(self) -> None:
         """Whoever still reads is told that no more comes. Again is harmless."""
