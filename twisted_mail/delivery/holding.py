@@ -15,6 +15,9 @@ __all__ = ["HEADER_BYTES", "Field", "HeldMessage", "fields_of", "front", "rewrit
 HEADER_BYTES: Final = 1 << 20
 """Of a header that filters are shown, and that can be changed; what is behind it goes on as it is."""
 
+SMALL: Final = 64 * 1024
+"""Octets of a message that is passed on in one piece."""
+
 _field = re.compile(rb"^([!-9;-~]+)[ \t]*:((?:[^\n]*\n[ \t])*[^\n]*(?:\n|\Z))", re.MULTILINE)
 
 
@@ -110,6 +113,10 @@ class HeldMessage:
     async def passed_on(self, header: bytes, body: bytes | None) -> AsyncIterator[bytes]:
         """The message with another *header* (see `header` for where it ends), and another *body* if there is one."""
         skip = len(self.header)
+        if body is None and self.size <= SMALL:  # one piece is parsed and kept faster than two
+            octets = b"".join([chunk async for chunk in self._spool.chunks()])
+            yield octets if header is self.header else header + octets[skip:]
+            return
         if header:
             yield header
         if body is not None:
