@@ -122,7 +122,9 @@ def test_no_command_takes_a_password_as_an_argument() -> None:
     from twisted_mail.admin.cli import mailctl
 
     def commands(group: click.Group) -> list[click.Command]:
-        below = [commands(each) if isinstance(each, click.Group) else [each] for each in group.commands.values()]
+        context = click.Context(group)
+        here = [group.get_command(context, name) for name in group.list_commands(context)]
+        below = [commands(each) if isinstance(each, click.Group) else [each] for each in here if each is not None]
         return [command for some in below for command in some]
 
     for command in commands(mailctl):

@@ -44,7 +44,7 @@ def subjects(server: RunningServer, mailbox: str) -> list[str]:
         if connection.select(mailbox, readonly=True)[0] != "OK":
             return []
         _, found = connection.fetch("1:*", "(BODY.PEEK[HEADER.FIELDS (SUBJECT)])")
-        return [each[1].decode().partition(":")[2].strip() for each in found if isinstance(each, tuple)]
+        return [each[1].decode("utf-8", "replace").partition(":")[2].strip() for each in found if isinstance(each, tuple)]
     finally:
         connection.logout()
 

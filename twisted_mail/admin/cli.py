@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Final
 
 import click
 from twisted.logger import (
@@ -16,37 +18,70 @@ from twisted.logger import (
     textFileLogObserver,
 )
 
-from twisted_mail.admin.about import completion, version
-from twisted_mail.admin.accounts import account
-from twisted_mail.admin.aliases import alias
-from twisted_mail.admin.config import config
-from twisted_mail.admin.dkim import dkim
-from twisted_mail.admin.dmarc import dmarc
-from twisted_mail.admin.doctor import doctor
-from twisted_mail.admin.domains import domain
-from twisted_mail.admin.init import init
 from twisted_mail.admin.invocation import Group, Invocation
-from twisted_mail.admin.junk import junk
 from twisted_mail.admin.output import Output
-from twisted_mail.admin.pools import pool
-from twisted_mail.admin.probing import test
 from twisted_mail.admin.problems import Problem, Status, problem_of
-from twisted_mail.admin.quarantine import quarantine
-from twisted_mail.admin.queue import queue
-from twisted_mail.admin.routes import route, tls_report
 from twisted_mail.admin.running import the_reactor
-from twisted_mail.admin.sieve import sieve
-from twisted_mail.admin.sieve_probe import probe
-from twisted_mail.admin.storage import storage
-from twisted_mail.admin.suppression import suppression
-from twisted_mail.admin.trace import trace
-from twisted_mail.admin.transfer import export_mail, import_mail
-from twisted_mail.admin.users import user
 
-__all__ = ["call", "mailctl", "main"]
+__all__ = ["NOUNS", "call", "mailctl", "main"]
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+NOUNS: Final[Mapping[str, str]] = {
+    "init": "init:init",
+    "domain": "domains:domain",
+    "user": "users:user",
+    "alias": "aliases:alias",
+    "dkim": "dkim:dkim",
+    "account": "accounts:account",
+    "import": "transfer:import_mail",
+    "export": "transfer:export_mail",
+    "queue": "queue:queue",
+    "route": "routes:route",
+    "pool": "pools:pool",
+    "suppression": "suppression:suppression",
+    "tls-report": "routes:tls_report",
+    "dmarc": "dmarc:dmarc",
+    "quarantine": "quarantine:quarantine",
+    "sieve": "sieve:sieve",
+    "trace": "trace:trace",
+    "test": "probing:test",
+    "storage": "storage:storage",
+    "doctor": "doctor:doctor",
+    "config": "config:config",
+    "version": "about:version",
+    "completion": "about:completion",
+}
+"""Where each is: imported when it is called, so that one noun does not wait for all others."""
+
+
+VERBS: Final[Mapping[str, str]] = {"user": "junk:junk", "test": "sieve_probe:probe"}
+"""Of a noun, in a module of their own."""
+
+
+class Nouns(Group):
+    """Those of `NOUNS`."""
+
+    def list_commands(self, context: click.Context) -> Sequence[str]:  # type: ignore[override]  # click says list
+        return list(NOUNS)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        """Imports it."""
+        if name in NOUNS and name not in self.commands:
+            noun = _imported(NOUNS[name])
+            if isinstance(noun, click.Group) and name in VERBS:
+                noun.add_command(_imported(VERBS[name]))
+            self.add_command(noun)
+        return super().get_command(context, name)
+
+
+def _imported(place: str) -> click.Command:
+    module, _, attribute = place.partition(":")
+    command = getattr(import_module(f"twisted_mail.admin.{module}"), attribute)
+    assert isinstance(command, click.Command)
+    return command
+
+
+@click.group(cls=Nouns, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
     "--config",
     "-c",
@@ -68,15 +103,6 @@ def mailctl(context: click.Context, config: Path | None, as_json: bool, verbose:
     invocation.config = config
     invocation.json = invocation.json or as_json
     invocation.verbose = verbose
-
-
-for _noun in (
-    init, domain, user, alias, dkim, account, import_mail, export_mail, queue, route, pool, suppression, tls_report,
-    dmarc, quarantine, sieve, trace, test, storage, doctor, config, version, completion,
-):  # fmt: skip
-    mailctl.add_command(_noun)
-user.add_command(junk)
-test.add_command(probe)
 
 
 def call(words: Sequence[str] | None = None) -> int:

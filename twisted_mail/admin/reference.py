@@ -52,7 +52,8 @@ def reference() -> str:
 
 def _below(group: click.Group, context: click.Context) -> Iterator[str]:
     for name in group.list_commands(context):
-        command = group.commands[name]
+        command = group.get_command(context, name)
+        assert command is not None
         inner = click.Context(command, parent=context, info_name=name)
         if isinstance(command, click.Group):
             yield f"## {name}\n"
