@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.admin.calling import Mailctl
@@ -68,9 +69,11 @@ def test_the_story_of_a_message_is_told_in_order_with_what_each_filter_said(ctl:
     assert found["story"][0]["score"] == 6.25 and found["story"][0]["node"] == "mx1"
 
 
-@pytest.mark.parametrize("address", ["ann@example.org", "a@b.example", "ANN@example.org"])
-def test_an_address_has_the_stories_it_had_a_part_in(ctl: Mailctl, address: str) -> None:
-    tell(ctl, ACCEPTED, SORTED)
+@pytest.mark.parametrize(
+    ("address", "ours"), [("ann@example.org", False), ("ANN@example.org", False), ("a@b.example", True)]
+)
+def test_an_address_has_the_stories_it_had_a_part_in(ctl: Mailctl, address: str, ours: bool) -> None:
+    tell(ctl, msgspec.structs.replace(ACCEPTED, ours=ours), SORTED)
     out = ctl.good("trace", address).out
     assert out.startswith("<1@b.example>\n") and out.count("accepted from") == 1
     assert "into Junk" in out

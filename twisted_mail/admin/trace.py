@@ -78,8 +78,8 @@ async def _of_address(stories: Stories, journal: Journal, address: str, most: in
 async def trace(store: Store, what: str, limit: int) -> None:
     """What became of a message: received, what each filter said, delivered where, sent on, bounced.
 
-    By its Message-ID, or by the address of a sender or recipient, who may have been refused before a message came.
-    Kept for two weeks.
+    By its Message-ID, or by an address: of whoever it was for, of a user who has sent it, or of a stranger who was refused,
+    perhaps before a message came. Kept for two weeks.
     """
     stories, journal, out = Stories(store.backend.records), Journal(store.backend.records), the_invocation().out
     name = what.strip().strip("<>")

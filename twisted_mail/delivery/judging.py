@@ -480,6 +480,7 @@ class JudgedMail:
                 client=mail.client.address,
                 helo=mail.client.helo,
                 sender=mail.sender,
+                ours=mail.client.outbound,
                 recipients=tuple(each.address for each in self._envelope.recipients),
                 lines=judgement.trace,
                 score=judgement.score,

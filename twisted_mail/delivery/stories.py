@@ -42,6 +42,8 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     client: str = ""
     helo: str = ""
     sender: str = ""
+    ours: bool = False
+    """The sender has logged in."""
     recipients: tuple[str, ...] = ()
     result: str = ""
     """In words: where it went, or what the peer was told."""
@@ -129,7 +131,9 @@ class Stories:
             else:
                 mention = msgspec.structs.replace(mention, chapter=chapter)
             packed = _encoder.encode(mention)
-            for address in dict.fromkeys((*chapter.recipients[:MOST_ADDRESSES], chapter.sender)):
+            # a stranger whose mail was taken is found by those it was for: each list costs a write
+            sender = "" if chapter.client and chapter.what == "accepted" and not chapter.ours else chapter.sender
+            for address in dict.fromkeys((*chapter.recipients[:MOST_ADDRESSES], sender)):
                 if address:
                     await self._records.put(_space("mentions", address.lower()), key, packed, KEEP_SECONDS)
         except (StorageError, ValueError) as error:
