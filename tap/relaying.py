@@ -66,8 +66,6 @@ __all__ = ["Relaying", "leaving_of", "resolver_of"]
 
 REVIEW_SECONDS: Final = 10.0
 """Between two looks at how addresses stand."""
-LEASE_SECONDS: Final = 120.0
-"""A conversation ends, or its lease is extended, long before."""
 
 
 def leaving_of(configuration: Configuration) -> Leaving:
@@ -277,8 +275,8 @@ class Relaying:
                 lease=LeaseSettings(
                     concurrent=relay.concurrent,
                     slow=2 * relay.concurrent,
-                    lease_seconds=LEASE_SECONDS,
-                    margin_seconds=LEASE_SECONDS / 6,
+                    lease_seconds=relay.lease,
+                    margin_seconds=relay.lease / 6,
                 ),
                 schedule=Schedule(retry=relay.retry, warn=relay.warn, expire=relay.expire),
                 destinations=DestinationSettings(

@@ -69,6 +69,12 @@ class RelaySettings:
         20,
         "Connections at a time to one destination. It begins with three, and success brings more.",
     )
+    lease: float = setting(
+        Duration(low=5, high=3600),
+        "2m",
+        "How long an item belongs to the process that took it, unless it is extended: what a process had that was killed is tried "
+        "again after so long.",
+    )
     retry: tuple[float, ...] = setting(
         Many(Duration(low=1, high=30 * 86_400), least=1),
         ["5m", "15m", "30m", "1h", "2h", "4h"],

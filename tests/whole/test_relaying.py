@@ -44,7 +44,7 @@ class Node(RunningServer):
             f'hostname = "sender.example"\nnode = "{name}"\nroles = {json.dumps(roles)}\ndata = "{folder / "data"}"\n'
             f'[listen]\n{listen}metrics = ["tcp:{self.metrics}:interface=127.0.0.1"]\n'
             f"[auth]\nfailures_per_minute = 0\n[limits]\nconnections_per_address = 0\n{storage}"
-            f'[dns]\nservers = ["127.0.0.1:1"]\n[relay]\nconnections = {PER_CONNECTION}\nretry = ["1s"]\n'
+            f'[dns]\nservers = ["127.0.0.1:1"]\n[relay]\nconnections = {PER_CONNECTION}\nretry = ["1s"]\nlease = "30s"\n'
             f'[relay.routes]\n"demo.example" = "smtp://127.0.0.1:{receiver}"\n'
         )
 
