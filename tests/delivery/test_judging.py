@@ -333,12 +333,16 @@ def test_a_header_beyond_a_megabyte_is_passed_on_unchanged(tmp_path: Path) -> No
 
 
 def test_where_nobody_is_asked_the_message_is_not_even_held(tmp_path: Path) -> None:
-    spam = AtTheEnd("spam")
-    court = Court(tmp_path, spam)
+    spam, limits = AtTheEnd("spam"), Early("limits", outbound=True)
+    court = Court(tmp_path, spam, limits)
     court.send(peer=Peer("192.0.2.9", service="submission"), identity=Identity(AccountId(bytes(16)), "bob@example.org"))
     assert court.judgements[0] is not None and court.judgements[0].login == "bob@example.org"
     assert spam.log == [] and court.stored()[0].endswith(MESSAGE)
-    assert court.chapters == [], "nobody has found anything"
+    assert court.chapters == [] and limits.log[0] == "limits connect", "who was asked has found nothing"
+    limits.says = Verdict(action=Action.MARK, reason="in a hurry")
+    court.send(peer=Peer("192.0.2.9", service="submission"), identity=Identity(AccountId(bytes(16)), "bob@example.org"))
+    (chapter,) = court.chapters
+    assert "in a hurry" in chapter.lines[0]
 
 
 def test_a_message_that_is_given_up_leaves_nothing(tmp_path: Path) -> None:

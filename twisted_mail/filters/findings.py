@@ -72,6 +72,14 @@ class Finding:
     down: bool = False
 
     @property
+    def says(self) -> bool:
+        """Whether there is more to it than that nobody minds."""
+        verdict = self.verdict
+        return bool(
+            verdict.action or verdict.score or verdict.reason or verdict.results or verdict.fields or verdict.changes
+        )
+
+    @property
     def line(self) -> str:
         """For the trace; empty: nothing worth a line."""
         verdict = self.verdict

@@ -263,8 +263,7 @@ class Passage:
     @property
     def looked_at(self) -> bool:
         """Whether anybody looks at the message, or has said something before it comes."""
-        told = self._of_client or self._of_mail or self._of_recipients
-        return bool(told or self.gauntlet.route(Moment.MESSAGE, self.client))
+        return bool(self.gauntlet.route(Moment.MESSAGE, self.client)) or any(each.says for each in self.findings())
 
     def read(self) -> Reading:
         """DATA: the message comes."""
