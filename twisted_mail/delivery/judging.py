@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 from uuid import uuid4
 
+import msgspec
 from twisted.logger import Logger
 
 from twisted_mail.delivery.holding import HeldMessage, front, rewritten
@@ -174,28 +175,23 @@ class Judge:
         )
         if more is None:
             return judgement
-        return Judgement(
+        return msgspec.structs.replace(
+            more,
             action=action,
             score=judgement.score,
             by_score=by_score or (more.by_score and action is Action.JUNK),
             percent=judgement.percent,
             virus=max(judgement.virus, more.virus),
-            author_domain=more.author_domain,
-            peer=more.peer,
-            helo=more.helo,
-            host=more.host,
-            verified=more.verified,
-            login=more.login,
             trace=(*more.trace, *lines),
-            envelope=more.envelope,
+            pending=(),
         )
 
     def _pending(self, findings: Sequence[Finding]) -> tuple[str, ...]:
-        policies = {post.stage.name: post.when_down for post in self.gauntlet.posts}
+        posts, order = self.gauntlet.posts, self.gauntlet.order
         return tuple(
             each.stage
             for each in findings
-            if each.down and each.moment is Moment.MESSAGE and policies[each.stage] is WhenDown.QUEUE
+            if each.down and each.moment is Moment.MESSAGE and posts[order[each.stage]].when_down is WhenDown.QUEUE
         )
 
     def spam_fields(self, judgement: Judgement) -> list[tuple[str, str]]:
