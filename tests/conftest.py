@@ -1,10 +1,14 @@
 """The reactor that `twistd mail` runs on, before any test module can bring in another."""
 
+import os
 import sys
 
 import pytest
 
 from tests.servers import needs_servers
+
+# For the processes that tests start, by the hundred: each would compile the whole suite first, for a second of CPU time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if "twisted.internet.reactor" not in sys.modules:
     from twisted.internet import asyncioreactor
