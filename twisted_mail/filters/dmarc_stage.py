@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
+from msgspec.structs import replace
 from twisted.internet.interfaces import IReactorTime
 
 from twisted_mail.dns.values import DNS, DNSFailure

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from twisted_mail.filters.values import Action, Moment, Verdict
 
 __all__ = ["Breaker", "FilterCount", "Finding", "worst_of"]
@@ -61,9 +63,8 @@ class Breaker:
             self._open_until = self._now() + self._seconds
 
 
-@dataclass(slots=True)
-class Finding:
-    """What one filter said at one moment. (Not frozen, which costs a microsecond for each of a dozen a message.)"""
+class Finding(msgspec.Struct):
+    """What one filter said at one moment."""
 
     moment: Moment
     stage: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+
+import msgspec
 
 from twisted_mail.filters.values import AuthenticationResult
 from twisted_mail.signatures import ChainResult, Verification
@@ -28,8 +29,7 @@ class SPF(enum.Enum):
     """The record cannot be made sense of."""
 
 
-@dataclass(frozen=True, slots=True)
-class SPFResult:
+class SPFResult(msgspec.Struct, frozen=True):
     """SPF of the reverse-path, noted at the `Mail`; of a null one it is that of HELO (RFC 7208 section 2.4)."""
 
     result: SPF
@@ -43,8 +43,7 @@ class SPFResult:
     """What the domain wants a refused client to read (``exp=``); a stranger's words, in ASCII."""
 
 
-@dataclass(frozen=True, slots=True)
-class SPFHelo:
+class SPFHelo(msgspec.Struct, frozen=True):
     """SPF of the name said at HELO, noted at the `Client` (RFC 7208 section 2.3)."""
 
     result: SPF
@@ -52,8 +51,7 @@ class SPFHelo:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ReverseName:
+class ReverseName(msgspec.Struct, frozen=True):
     """The client's name by its address, noted at the `Client` (RFC 8601 section 2.7.3)."""
 
     result: str
@@ -65,8 +63,7 @@ class ReverseName:
     """All names, confirmed or not."""
 
 
-@dataclass(frozen=True, slots=True)
-class DKIMResults:
+class DKIMResults(msgspec.Struct, frozen=True):
     """One for each DKIM signature from the top, noted at the `Mail`; none where the message has none."""
 
     signatures: tuple[Verification, ...] = ()
@@ -77,8 +74,7 @@ class DKIMResults:
         return tuple(dict.fromkeys(each.domain for each in self.signatures if each.result.value == "pass"))
 
 
-@dataclass(frozen=True, slots=True)
-class ARCResult:
+class ARCResult(msgspec.Struct, frozen=True):
     """The message's chain, noted at the `Mail`."""
 
     chain: ChainResult
@@ -98,8 +94,7 @@ class Disposition(enum.Enum):
     REJECT = "reject"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DMARCResult:
+class DMARCResult(msgspec.Struct, frozen=True, kw_only=True):
     """Noted at the `Mail` (RFC 9989)."""
 
     result: str
@@ -118,5 +113,5 @@ class DMARCResult:
     dkim_aligned: bool = False
     reason: str = ""
     """For ``none`` and the errors: why."""
-    domains: tuple[str, ...] = field(default=())
+    domains: tuple[str, ...] = ()
     """All author domains, where there are several."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
+
+import msgspec
 
 from twisted_mail.services import Identity, Recipient
 
@@ -85,8 +87,10 @@ class Answer:
     """For the peer to read: no names of ours, no secrets."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuthenticationResult:
+# Of these some dozens are made for each message: structs, which take a tenth of the time that frozen dataclasses do.
+
+
+class AuthenticationResult(msgspec.Struct, frozen=True):
     """One ``resinfo`` of an Authentication-Results field (RFC 8601 section 2.2)."""
 
     method: str
@@ -124,8 +128,7 @@ class Changes:
     recipients_removed: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What one filter says."""
 
     action: Action = Action.ACCEPT
@@ -142,7 +145,7 @@ class Verdict:
     changes: Changes | None = None
     delay_seconds: float = 0.0
     """The peer's answer is held back so long (tarpit)."""
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = {}
     """Details for the trace: ``{"virus": "Eicar-Test-Signature"}``."""
 
 
