@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["flags_of"]
 
 _SYSTEM: Final = {"\\answered", "\\flagged", "\\deleted", "\\seen", "\\draft"}
-_KEYWORD: Final = re.compile(r"[^\x00-\x20\x7f-\U0010ffff(){%*\"\\\]]+")
+_KEYWORD: Final = re.compile(r"[!#$&'+-\[^-z|}~]+")
 
 
 def flags_of(values: Iterable[str]) -> tuple[str, ...]:

@@ -33,12 +33,12 @@ from twisted_mail.smtp.xclient import read_attributes
 __all__ = ["VERBS", "decode_xtext", "parse_command"]
 
 _control = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-_parameter = re.compile("([A-Za-z0-9][A-Za-z0-9-]*)(?:=([!-<>-~\u00a0-\U0010ffff]+))?")
+_parameter = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f-\x9f]+))?")
 _xtext = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})*")
 # RFC 6533 section 3: the address of type utf-8, in Unicode or with \x{…}
-_utf8_address = re.compile("(?:[!-*,-<>-~\u00a0-\U0010ffff]|\\+[0-9A-F]{2})*")
+_utf8_address = re.compile(r"(?:[^\x00-\x20+=\x7f-\x9f]|\+[0-9A-F]{2})*")
 _addr_type = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
-_greeting = re.compile("[A-Za-z0-9._:\\[\\]\u00a0-\U0010ffff-]{1,255}")
+_greeting = re.compile(r"[^\x00-,/;-@\\^`{-\x9f]{1,255}")
 _ipv6_name = re.compile(r"\[(?:ipv6:)?([0-9a-f:.]+)(?:%[a-z0-9._-]+)?\]", re.IGNORECASE)
 _mechanism = re.compile(r"[A-Z0-9_-]{1,20}")
 _digits = re.compile(r"[0-9]{1,20}")

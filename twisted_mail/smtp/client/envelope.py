@@ -24,7 +24,7 @@ ORIGINAL_RECIPIENT_BYTES: Final = 500
 _control = re.compile("[\x00-\x1f\x7f-\x9f]")
 _xtext = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+")
 _not_xchar = re.compile(rb"[^!-*,-<>-~]")
-_original = re.compile("[A-Za-z0-9][A-Za-z0-9-]*;(?:[!-*,-<>-~\u00a0-\U0010ffff]|\\+[0-9A-F]{2})+")
+_original = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*;(?:[^\x00-\x20+=\x7f-\x9f]|\+[0-9A-F]{2})+")
 
 
 class Addressee(Protocol):
