@@ -94,7 +94,7 @@ class Delivering:
             points = filters.bayes_points
             learner = BayesSettings(least=filters.bayes_least, spam_points=points, ham_points=-points * 2 / 3)
             self.bayes = Bayes(backend.records, reactor.seconds, learner)
-        self.lessons = teaching(filters, reactor, backend, accounts, self.bayes)
+        self.lessons = teaching(filters, reactor, backend, accounts, self.bayes, self.judging.judge.judged_by)
         """How users teach filters; None: there is nobody to teach."""
         self.worker: DeliveryWorker | None = None
         self._intake: MailIntake | None = None

@@ -265,6 +265,12 @@ class FilterSettings:
         "30s",
         "How long a filter that did not answer five times in a row is left alone; then one question tries it again.",
     )
+    keywords_teach: bool = setting(
+        Flag(),
+        True,
+        "Whether the keywords `$Junk`, `$NotJunk`, `Junk`, `NonJunk` and `NotJunk` teach as moves into and out of Junk do. "
+        "Thunderbird's own filter sets two of them by itself.",
+    )
     story: bool = setting(Flag(), True, "Whether what was found is kept for two weeks, for `mailctl trace`.")
     order: tuple[str, ...] = setting(
         Many(Text("the name of a filter", r"[a-z0-9_-]+")),

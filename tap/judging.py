@@ -42,6 +42,7 @@ from twisted_mail.tap.listeners import StartError
 from twisted_mail.tap.reporting import Reporting
 from twisted_mail.tap.settings import Configuration
 from twisted_mail.tap.status import Metric
+from twisted_mail.tap.teaching import judged_by
 from twisted_mail.values import AccountId
 
 __all__ = ["Judging", "gauntlet_of"]
@@ -311,6 +312,7 @@ class Judging:
                 trusted=is_trusted,
             ),
             tell=self.tell,
+            judged_by=judged_by(settings, backend),
         )
 
     async def stop(self) -> None:

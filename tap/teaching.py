@@ -8,37 +8,68 @@ from typing import Any
 
 from twisted_mail.account.service import AccountService
 from twisted_mail.delivery.lessons import Lessons
+from twisted_mail.filters.judged_by import JudgedBy
 from twisted_mail.filters.teaching import RspamdTeacher, SpamAssassinTeacher, Teacher
 from twisted_mail.filters.wires import Place, dial
+from twisted_mail.relay.secrets import shared_secret
 from twisted_mail.storage import Backend
 from twisted_mail.tap.filtering import FilterSettings
 from twisted_mail.tap.status import Metric
 
-__all__ = ["lesson_metrics", "teaching"]
+__all__ = ["judged_by", "lesson_metrics", "teaching"]
+
+
+def judged_by(settings: FilterSettings, backend: Backend) -> JudgedBy | None:
+    """What writes into mail which daemons judged it, and reads it again; None: no daemon is taught."""
+    spamassassin, rspamd = settings.spamassassin, settings.rspamd
+    if not settings.enabled or not ((spamassassin.address and spamassassin.learning) or rspamd.controller):
+        return None
+    engines = {"spamassassin": spamassassin.address, "rspamd": rspamd.url}
+    return JudgedBy(
+        frozenset(name for name, place in engines.items() if place),
+        lambda: shared_secret(backend.records, backend.leases, "judged-by"),
+    )
 
 
 def teaching(
-    settings: FilterSettings, reactor: Any, backend: Backend, accounts: AccountService, learner: Teacher | None
+    settings: FilterSettings,
+    reactor: Any,
+    backend: Backend,
+    accounts: AccountService,
+    learner: Teacher | None,
+    judges: JudgedBy | None,
 ) -> Lessons | None:
-    """What notices and teaches; None: there is nobody to teach. *learner*: our own."""
+    """What notices and teaches; None: there is nobody to teach. *learner*: our own. *judges*: see `judged_by`."""
     if not settings.enabled:
         return None
     call = dial(reactor)
-    daemons: list[Teacher] = []
+    engines: dict[str, Teacher] = {}
+    others: list[Teacher] = []
     spamassassin, rspamd = settings.spamassassin, settings.rspamd
     if spamassassin.address and spamassassin.learning:
-        daemons.append(
-            SpamAssassinTeacher(
-                Place.parse(spamassassin.address), call, per_user=spamassassin.per_user, seconds=spamassassin.timeout
-            )
+        engines["spamassassin"] = SpamAssassinTeacher(
+            Place.parse(spamassassin.address), call, per_user=spamassassin.per_user, seconds=spamassassin.timeout
         )
     if rspamd.controller:
-        daemons.append(RspamdTeacher(rspamd.controller, call, password=rspamd.password, seconds=rspamd.timeout))
+        teacher = RspamdTeacher(rspamd.controller, call, password=rspamd.password, seconds=rspamd.timeout)
+        if rspamd.url:
+            engines["rspamd"] = teacher
+        else:
+            others.append(teacher)  # it judges as a milter, and what it gives there is not told apart
     learners = [learner] if learner is not None else []
-    if not daemons and not learners:
+    if not engines and not others and not learners:
         return None
     lessons = Lessons(
-        backend.records, accounts, backend.directory, reactor, time.time, daemons=daemons, learners=learners
+        backend.records,
+        accounts,
+        backend.directory,
+        reactor,
+        time.time,
+        daemons=others,
+        learners=learners,
+        engines=engines,
+        judged_by=judges,
+        keywords=settings.keywords_teach,
     )
     accounts.notice = lessons.notice
     return lessons

@@ -17,6 +17,7 @@ from twisted_mail.delivery.judging import Judge, JudgedVisit, JudgeSettings
 from twisted_mail.delivery.stories import Chapter
 from twisted_mail.filters.clamav import VirusCheck
 from twisted_mail.filters.gauntlet import Gauntlet, Post
+from twisted_mail.filters.judged_by import JudgedBy
 from twisted_mail.filters.values import (
     Action,
     Answer,
@@ -141,6 +142,30 @@ def test_fields_that_only_we_may_write_are_taken_out(tmp_path: Path) -> None:
     assert b"score=-100" not in octets and octets.count(b"Authentication-Results: mx.example.org") == 1
     assert b"authentication-results: other.example; dkim=pass" in octets
     assert b"Authentication-Results: mx.example.org;\r\n\tnone\r\n" in octets
+
+
+def test_who_judged_it_is_sealed_and_a_seal_that_somebody_brings_is_taken_out(tmp_path: Path) -> None:
+    async def secret() -> bytes:
+        return b"k" * 32
+
+    judged_by = JudgedBy(frozenset({"rspamd", "spamassassin"}), secret)
+    down = AtTheEnd("spamassassin")
+    down.says = FilterDown("nobody answers")
+    court = Court(tmp_path, saying("rspamd", facts={"score": "1"}), down, saying("other", facts={"score": "1"}))
+    court.judge.judged_by = judged_by
+    name, value = run(judged_by.field(frozenset({"spamassassin"}), MESSAGE)) or ("", "")
+    forged = f"{name.lower()}: {value}\r\n".encode()
+    for at, peer in enumerate((STRANGER, Peer("", service="lmtp"))):
+        court.send(message=forged + MESSAGE, peer=peer)
+        octets = court.stored()[at]
+        assert octets.lower().count(b"x-spam-judged-by") == 1
+        assert run(judged_by.judges_of(octets)) == {"rspamd"}
+    scanner = saying("scanner", facts={"score": "1"})
+    scanner.outbound = True
+    court = Court(tmp_path, scanner)
+    court.judge.judged_by = JudgedBy(frozenset({"scanner"}), secret)
+    court.send(message=forged + MESSAGE, identity=Identity(AccountId(bytes(16)), "bob@example.org"))
+    assert b"judged-by" not in court.stored()[0].lower(), "nobody judges our own users' mail"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ from twisted.internet.defer import Deferred
 
 from tests.account.house import now
 from tests.imap.session.fakes import PASSWORD, Node, Talk
-from twisted_mail.delivery.lessons import KEPT_SECONDS, OTHERS_SECONDS, SPACES, SWEEP_SECONDS, Lessons
+from twisted_mail.delivery.lessons import KEPT_SECONDS, OTHERS_SECONDS, SAME_SECONDS, SPACES, SWEEP_SECONDS, Lessons
+from twisted_mail.filters.judged_by import JudgedBy
 from twisted_mail.filters.values import FilterDown
 from twisted_mail.storage.interfaces import AccountRecord, Domain
 from twisted_mail.storage.memory.directory import MemoryDirectory
@@ -20,7 +21,7 @@ class School:
     def __init__(self) -> None:
         self.taught: list[tuple[str, bool, str]] = []
         self.down = False
-        self.refused = b"-"
+        self.refused = b"\0"
         self.waiting: Deferred[None] | None = None
 
     async def learn(self, octets: bytes, *, spam: bool, user: str) -> bool:
@@ -126,8 +127,141 @@ def test_the_keywords_teach_too(place: Place) -> None:
     place.say("a UID STORE 2 +FLAGS ($NotJunk \\Seen)")
     place.say("a UID STORE 1 +FLAGS ($Junk)")  # it has it already
     place.say("a UID STORE 1 -FLAGS ($Junk)")
-    place.say("a UID STORE 3 +FLAGS (Junk NonJunk)")  # a client's own filter sets these by itself
+    place.say("a UID STORE 3 +FLAGS (Junk NonJunk)")  # who says both says nothing
     assert [(subject, spam) for subject, spam, _ in place.school.taught] == [("one", True), ("two", False)]
+
+
+@pytest.mark.parametrize(
+    ("commands", "taught"),
+    [
+        (["+FLAGS (Junk)"], [True]),
+        (["+FLAGS (jUNK $JUNK)"], [True]),
+        (["+FLAGS (NonJunk)"], [False]),
+        (["+FLAGS (NotJunk)", "+FLAGS (NonJunk)", "+FLAGS ($NotJunk)"], [False]),
+        (["+FLAGS (NonJunk)", "+FLAGS (Junk)", "-FLAGS (NonJunk)"], [False, True]),  # as Thunderbird changes its mind
+        (["+FLAGS (Junk)", "+FLAGS (NonJunk)", "+FLAGS ($Junk)"], [True]),
+        (["FLAGS (Junk)", "FLAGS (NonJunk \\Seen)"], [True, False]),
+        (["+FLAGS (Junk)", "-FLAGS (Junk)"], [True]),
+        (["+FLAGS (Junker)"], []),
+    ],
+)
+def test_signs_of_clients_teach_once_for_each_change_of_mind(place: Place, commands: list[str], taught: list[bool]) -> None:
+    for command in commands:
+        place.say(f"a UID STORE 1 {command}")
+    assert [spam for _, spam, _ in place.school.taught] == taught
+
+
+def test_who_marks_a_message_and_moves_it_gives_one_lesson(place: Place) -> None:
+    place.say("a UID STORE 1 +FLAGS (Junk)")
+    place.say("a UID MOVE 1 Junk")
+    assert place.school.taught == [("one", True, "ann@example.org")]
+    place.say("a SELECT Junk")
+    place.say("a UID MOVE 1 INBOX")
+    assert [spam for _, spam, _ in place.school.taught] == [True, False]
+    place.say("a SELECT INBOX")
+    place.say("a UID MOVE 5 Junk")
+    assert [spam for _, spam, _ in place.school.taught] == [True, False, True], "another word about it is another lesson"
+
+
+def test_so_does_who_moves_it_while_the_first_lesson_is_being_taught(place: Place) -> None:
+    waiting: Deferred[None] = Deferred()
+    place.school.waiting = waiting
+    place.say("a UID STORE 1 +FLAGS (Junk)")
+    place.say("a UID MOVE 1 Junk")
+    place.school.waiting = None
+    waiting.callback(None)
+    place.pass_by(1)
+    assert place.school.taught == [("one", True, "ann@example.org")]
+
+
+def test_the_same_word_after_a_while_is_a_lesson_again(place: Place) -> None:
+    place.say("a UID MOVE 1 Junk")
+    place.say("a SELECT Junk")
+    place.pass_by(SAME_SECONDS + 1)
+    place.say("a UID STORE 1 +FLAGS (Junk)")
+    assert len(place.school.taught) == 2
+
+
+def test_where_keywords_do_not_teach_moves_do(place: Place) -> None:
+    now(place.lessons.stop())
+    place.lessons = Lessons(
+        place.records, place.node.service, place.directory, place.clock, place.node.wall, daemons=[place.school], keywords=False
+    )
+    place.node.service.notice = place.lessons.notice
+    place.lessons.start()
+    place.say("a UID STORE 1 +FLAGS ($Junk)")
+    place.say("a UID STORE 2 +FLAGS (Junk)")
+    place.say("a UID MOVE 2 Junk")
+    assert place.school.taught == [("two", True, "ann@example.org")]
+
+
+# --- who is taught
+
+
+class Engines:
+    """Two engines that judge mail, one of which judged some of it."""
+
+    def __init__(self, place: Place) -> None:
+        self.place = place
+        self.one, self.two = School(), School()
+        now(place.lessons.stop())
+
+        async def secret() -> bytes:
+            return b"k" * 32
+
+        self.judged_by = JudgedBy(frozenset({"one", "two"}), secret)
+        place.lessons = Lessons(
+            place.records,
+            place.node.service,
+            place.directory,
+            place.clock,
+            place.node.wall,
+            learners=[place.own],
+            engines={"one": self.one, "two": self.two},
+            judged_by=self.judged_by,
+        )
+        place.node.service.notice = place.lessons.notice
+        place.lessons.start()
+
+    def deliver(self, subject: str, *judges: str) -> bytes:
+        """A message that *judges* have judged."""
+        header = f"Message-ID: <{subject}@example.net>\r\nSubject: {subject}\r\n".encode()
+        field = now(self.judged_by.field(frozenset(judges), header))
+        octets = (f"{field[0]}: {field[1]}\r\n".encode() if field else b"") + header + b"\r\nHello\r\n"
+        now(self.place.node.add(octets))
+        self.place.say("a NOOP")
+        return octets
+
+    def taught(self) -> list[list[str]]:
+        return [[subject for subject, _, _ in each.taught] for each in (self.one, self.two, self.place.own)]
+
+
+def test_only_the_engines_that_judged_a_message_are_taught_by_it(place: Place) -> None:
+    engines = Engines(place)
+    engines.deliver("first", "one")
+    engines.deliver("second", "two")
+    engines.deliver("both", "one", "two")
+    place.say("a UID MOVE 5:7 Junk")
+    assert engines.taught() == [["first", "both"], ["second", "both"], ["first", "second", "both"]]
+
+
+def test_what_nobody_judged_teaches_all(place: Place) -> None:
+    engines = Engines(place)
+    engines.deliver("down")
+    place.say("a UID MOVE 5 Junk")
+    octets = engines.deliver("sealed", "one").replace(b"sealed", b"forged")
+    place.say(f"a APPEND INBOX {{{len(octets)}+}}\r\n{octets.decode()}")
+    place.say("a UID MOVE 7 Junk")
+    assert engines.taught() == [["down", "forged"]] * 3
+
+
+def test_an_engine_that_did_not_judge_it_need_not_be_up(place: Place) -> None:
+    engines = Engines(place)
+    engines.two.down = True
+    engines.deliver("first", "one")
+    place.say("a UID MOVE 5 Junk")
+    assert (place.lessons.failures, place.kept()) == (0, 0)
+    assert engines.taught() == [["first"], [], ["first"]]
 
 
 def test_while_a_teacher_is_down_lessons_wait_and_the_last_word_counts(place: Place) -> None:

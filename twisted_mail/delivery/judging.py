@@ -21,6 +21,7 @@ from twisted_mail.filters import clamav, rspamd, spamassassin
 from twisted_mail.filters.authentication_results import forged, render
 from twisted_mail.filters.findings import Finding, worst_of
 from twisted_mail.filters.gauntlet import Gauntlet, Passage, Reading
+from twisted_mail.filters.judged_by import FIELD, JudgedBy, judges_in
 from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
 from twisted_mail.filters.values import (
     Action,
@@ -52,6 +53,9 @@ OUR_FIELDS: Final = frozenset(
     name.lower().encode() for name in (*spamassassin.FIELDS, *rspamd.FIELDS, *clamav.FIELDS)
 )
 """Only we may say such things; a peer's own are forged."""
+OUR_SEAL: Final = FIELD.lower().encode()
+"""Taken out whoever brings it, our own users and servers too. (Where nobody looks at a message it stays, and says no more than
+that this very message was judged here before.)"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,10 @@ class Judge:
         *,
         tell: Tell = lambda chapter: None,
         wall: Callable[[], float] = time.time,
+        judged_by: JudgedBy | None = None,
     ) -> None:
+        """*judged_by* writes into a message who judged it; None: there is nobody who would be taught."""
+        self.judged_by = judged_by
         self.gauntlet = gauntlet
         self.spools = spools
         self.settings = settings
@@ -370,15 +377,16 @@ class JudgedMail:
         envelope, shown = await self._changed(decision)
         judgement = decision.judgement
         results = self._results(decision.findings)
+        header, body = self._rewritten(decision)
+        seal = await self._seal(decision.findings, header)
         incoming = self._begin(
             replace(envelope, verified=judgement.verified, results=results),
             id=self._mail.id,
-            fields=self._fields(decision, results),
+            fields=self._fields(decision, results, seal),
             judgement=judgement,
             queue_only=judgement.action is Action.QUARANTINE or bool(judgement.pending),
         )
         try:
-            header, body = self._rewritten(decision)
             async for chunk in self._held.passed_on(header, body):
                 await incoming.write(chunk)
             outcomes = {outcome.recipient.address: outcome for outcome in await incoming.finish()}
@@ -433,6 +441,8 @@ class JudgedMail:
             removed = forged(held.fields, self._judge.settings.hostname)
         if not client.trusted and not client.outbound and not OUR_FIELDS.isdisjoint(names):
             removed += [at for at, name in enumerate(names) if name in OUR_FIELDS]
+        if OUR_SEAL in names:
+            removed += [at for at, name in enumerate(names) if name == OUR_SEAL]
         body = None
         for changes in decision.changes:
             if changes.body is not None:
@@ -449,9 +459,17 @@ class JudgedMail:
             results += finding.verdict.results
         return render(self._judge.settings.hostname, results) if results or not client.trusted else ""
 
-    def _fields(self, decision: _Decision, results: str) -> bytes:
+    async def _seal(self, findings: Sequence[Finding], header: bytes) -> list[tuple[str, str]]:
+        """Who has judged a message with that *header*, for those who are taught by its owner."""
+        judged_by = self._judge.judged_by
+        if judged_by is None or self._mail.client.outbound:
+            return []
+        field = await judged_by.field(judges_in(findings, judged_by.engines), header)
+        return [] if field is None else [field]
+
+    def _fields(self, decision: _Decision, results: str, seal: Sequence[tuple[str, str]]) -> bytes:
         """In front of the message, from the top."""
-        fields = [pair for finding in decision.findings for pair in finding.verdict.fields]
+        fields = [*seal, *(pair for finding in decision.findings for pair in finding.verdict.fields)]
         client = self._mail.client
         if not client.outbound:
             if not client.trusted or decision.judgement.score or decision.judgement.action is Action.JUNK:

@@ -6,14 +6,18 @@ at a time, the last: who moves it back before it was taught has taught that. To 
 out. Between the change and the record lies a moment in which a crash loses the lesson, and nothing else.
 
 What teaches: MOVE and COPY into the mailbox with \\Junk (spam) and out of it, but not into \\Trash (not spam); and the
-keywords $Junk and $NotJunk (RFC 9051 section 2.3.2). What a delivery or APPEND puts into Junk does not.
+keywords $Junk and $NotJunk (RFC 9051 section 2.3.2), or as clients spelt them before there was a standard, `SIGNS`. What a
+delivery or APPEND puts into Junk does not. A client that marks a message and moves it too gives one lesson.
+
+Who is taught: the engines that judged the message (`filters.judged_by`); all of them, where none did: what was APPENDed or
+imported, what our own users sent, what came while they were all down. Our own learner hears every lesson.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -23,10 +27,10 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from twisted_mail.account.columns import canonical_flag
 from twisted_mail.account.entries import Entry, FlagChanged, MessagesAdded, unpack_uids
 from twisted_mail.account.intents import ChangeFlags, CopyMessages, Intent
 from twisted_mail.account.state import AccountState, Mailbox
+from twisted_mail.filters.judged_by import JudgedBy, without_field
 from twisted_mail.filters.teaching import LESSON_BYTES, Teacher
 from twisted_mail.filters.values import FilterDown
 from twisted_mail.queueing.limits import TooSlow, within
@@ -34,7 +38,7 @@ from twisted_mail.services import Accounts
 from twisted_mail.storage.interfaces import Directory, Records, StorageError
 from twisted_mail.values import AccountId, MailboxId, MessageId, MessageKey
 
-__all__ = ["Lesson", "Lessons", "lessons_of"]
+__all__ = ["SIGNS", "Lesson", "Lessons", "lessons_of"]
 
 SPACES: Final = 16
 KEPT_SECONDS: Final = 7 * 86_400.0
@@ -47,7 +51,17 @@ AT_ONCE: Final = 200
 WAITING: Final = 10_000
 """Lessons in memory; the oldest are left to what the records say."""
 LESSON_SECONDS: Final = 120.0
-_FLAGS: Final = {"$junk": True, "$notjunk": False}
+SIGNS: Final[Mapping[str, bool]] = {
+    "$junk": True,
+    "$notjunk": False,
+    "junk": True,
+    "nonjunk": False,
+    "notjunk": False,
+}
+"""Keywords (lower case), and whether they say spam: RFC 9051's two, Thunderbird's ``Junk`` and ``NonJunk``, and ``NotJunk``."""
+SAME_SECONDS: Final = 60.0
+"""Within which the same word about the same message is the same lesson: clients mark it and move it. (Each node knows only of
+its own: who takes it back on another node, and then says it again here, within that time, is not heard.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +116,37 @@ def lessons_of(account: AccountId, state: AccountState, intent: Intent[Any], ent
                         for each in change.messages[:AT_ONCE]
                     ]
         case ChangeFlags():
-            for change in entry.changes:
-                if (
-                    isinstance(change, FlagChanged)
-                    and (spam := _FLAGS.get(canonical_flag(change.flag).lower())) is not None
-                ):
-                    found += [Lesson(account, key, spam) for key in _flagged(state, change)]
+            found += _marked(account, state, entry)
     return found
 
 
-def _flagged(state: AccountState, change: FlagChanged) -> Iterator[MessageKey]:
-    mailbox = state.mailboxes.get(MailboxId(change.mailbox))
+def _marked(account: AccountId, state: AccountState, entry: Entry) -> Iterator[Lesson]:
+    """Lessons of keywords that were changed.
+
+    A message that has signs of both kinds is said nothing of (RFC 9051 section 2.3.2), until one of them goes: Thunderbird sets
+    one and takes the other back with its next command.
+    """
+    signs = [each for each in entry.changes if isinstance(each, FlagChanged) and each.flag.lower() in SIGNS]
+    mailbox = state.mailboxes.get(MailboxId(signs[0].mailbox)) if signs else None
     if mailbox is None or mailbox.columns is None:
         return
-    for uid in list(unpack_uids(change.set))[:AT_ONCE]:
-        slot = mailbox.columns.slot_of(uid)
-        if slot is not None:
-            yield mailbox.columns.key(slot)
+    columns = mailbox.columns
+    changed = [(each.flag, set(unpack_uids(each.set)) | set(unpack_uids(each.cleared))) for each in signs]
+    for uid in sorted(set().union(*(uids for _, uids in changed)))[:AT_ONCE]:
+        slot = columns.slot_of(uid)
+        if slot is None:
+            continue
+        after = {name for name, slots in columns.flags.items() if slot in slots and name.lower() in SIGNS}
+        before = after.symmetric_difference(name for name, uids in changed if uid in uids)
+        spam = _said(after)
+        if spam is not None and spam != _said(before):
+            yield Lesson(account, columns.key(slot), spam)
+
+
+def _said(flags: Iterable[str]) -> bool | None:
+    """What keywords say of a message; None: nothing, or both."""
+    kinds = {SIGNS[flag.lower()] for flag in flags}
+    return kinds.pop() if len(kinds) == 1 else None
 
 
 class Lessons:
@@ -136,8 +164,18 @@ class Lessons:
         *,
         daemons: Sequence[Teacher] = (),
         learners: Sequence[Teacher] = (),
+        engines: Mapping[str, Teacher] | None = None,
+        judged_by: JudgedBy | None = None,
+        keywords: bool = True,
     ) -> None:
-        """*clock* provides IReactorTime. *daemons* know their users by address, *learners* (ours) by account."""
+        """*clock* provides IReactorTime. *daemons* know their users by address, *learners* (ours) by account: both hear every
+        lesson. *engines*, by the names that *judged_by* reads from a message, hear those about what they judged.
+        *keywords*: whether they teach, or moves only."""
+        self._keywords = keywords
+        self._engines = dict(engines or {})
+        self._judged_by = judged_by
+        self._recent: OrderedDict[tuple[str, str], tuple[bool, float]] = OrderedDict()
+        """What was taught a moment ago, and when (by the clock); the oldest first."""
         self._records, self._accounts, self._directory = records, accounts, directory
         self._clock, self._wall = clock, wall
         self._daemons, self._learners = tuple(daemons), tuple(learners)
@@ -156,8 +194,12 @@ class Lessons:
 
     def notice(self, account: AccountId, state: AccountState, intent: Intent[Any], entry: Entry) -> None:
         """This node has committed *entry* (`AccountService.notice`)."""
+        if isinstance(intent, ChangeFlags) and not self._keywords:
+            return
         for lesson in lessons_of(account, state, intent, entry):
             place = _place(lesson)
+            if self._known(place, lesson):
+                continue
             written = _Written(account.octets, lesson.key.bucket, lesson.key.id.octets, lesson.spam, self._wall())
             self._waiting[place] = _Waiting(lesson, _encoder.encode(written), False)
             self._waiting.move_to_end(place)
@@ -166,6 +208,23 @@ class Lessons:
                 self.dropped += 1
         if self._waiting:
             self._work_soon()
+
+    def _known(self, place: tuple[str, str], lesson: Lesson) -> bool:
+        """Whether the same was said a moment ago."""
+        waiting = self._waiting.get(place)
+        if waiting is not None:
+            return waiting.lesson == lesson
+        limit = self._clock.seconds() - SAME_SECONDS
+        while self._recent and next(iter(self._recent.values()))[1] < limit:
+            self._recent.popitem(last=False)
+        recent = self._recent.get(place)
+        return recent is not None and recent[0] is lesson.spam
+
+    def _remember(self, place: tuple[str, str], spam: bool) -> None:
+        self._recent[place] = (spam, self._clock.seconds())
+        self._recent.move_to_end(place)
+        if len(self._recent) > WAITING:
+            self._recent.popitem(last=False)
 
     # --- its life
 
@@ -223,6 +282,7 @@ class Lessons:
                 place, waiting = next(iter(self._waiting.items()))
                 self._waiting.move_to_end(place)  # one that always fails keeps nobody from learning
                 await within(self._clock, LESSON_SECONDS, self._teach(waiting.lesson))
+                self._remember(place, waiting.lesson.spam)
                 if self._waiting.get(place) is waiting:
                     del self._waiting[place]
                     if await self._records.get(*place) == waiting.record:
@@ -261,9 +321,12 @@ class Lessons:
         if record is None or octets is None:
             self.dropped += 1
             return
+        judges = await self._judged_by.judges_of(octets) if self._judged_by is not None else frozenset()
+        octets = without_field(octets)
+        judging = [each for name, each in self._engines.items() if not judges or name in judges]
         for teacher, user in (
             *((each, str(lesson.account)) for each in self._learners),
-            *((each, record.address) for each in self._daemons),
+            *((each, record.address) for each in (*self._daemons, *judging)),
         ):
             await teacher.learn(octets, spam=lesson.spam, user=user)
         self.taught += 1
