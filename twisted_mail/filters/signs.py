@@ -166,16 +166,15 @@ def text_signs(first: Mapping[bytes, bytes], body: bytes) -> Iterator[str]:
             yield "gtube"
     lowered = text.lower()
     html = kind.startswith(b"text/html") or b"<html" in lowered or b"text/html" in lowered
-    words = words_of(_TAG.sub(b" ", _without_styles(text, lowered)) if html else text)
+    shown = _TAG.sub(b" ", _without_styles(text, lowered)) if html else text
     if html:
         only = kind.startswith(b"text/html") or b"text/plain" not in lowered
         if only:
             yield "only_html"
-            if b"<img" in lowered and len(words) < 30:
+            if b"<img" in lowered and len(words_of(shown)) < 30:
                 yield "picture_only"
         yield from _link_signs(text)
-    talk = talk_of(words)
-    for name, phrases in talk.items():
+    for name, phrases in talk_of(shown).items():
         number = len(phrases)
         if name == "extortion" and _COIN_ADDRESS.search(text) is not None:
             number += 2
