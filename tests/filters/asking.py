@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from twisted_mail.filters.values import Client, Mail
+from twisted_mail.filters.values import Client, Mail, by_name
 from twisted_mail.mime.headers import split_fields
 from twisted_mail.services import Identity, Recipient
 from twisted_mail.storage.interfaces import Record, Unavailable
@@ -64,7 +64,7 @@ class Message:
         self._mail = of or mail(recipients=["ann@example.org"])
         end = 0 if self._octets.startswith(b"\r\n") else self._octets.find(b"\r\n\r\n") + 2
         self._header = self._octets[:end] if end != 1 else self._octets
-        self._fields = [(name, value.removesuffix(b"\r")) for name, value in split_fields(self._header)]
+        self._fields = [(name.rstrip(), value.removesuffix(b"\r")) for name, value in split_fields(self._header)]
 
     @property
     def mail(self) -> Mail:
@@ -81,6 +81,10 @@ class Message:
     @property
     def fields(self) -> Sequence[tuple[bytes, bytes]]:
         return self._fields
+
+    @property
+    def named(self) -> Mapping[bytes, Sequence[bytes]]:
+        return by_name(self._fields)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._octets

@@ -21,7 +21,7 @@ from twisted_mail.filters.milter_packets import (
     Tells,
     encoded_modification,
 )
-from twisted_mail.filters.values import Client, FilterDown, Mail
+from twisted_mail.filters.values import Client, FilterDown, Mail, by_name
 from twisted_mail.services import Recipient
 from twisted_mail.values import AccountId
 
@@ -149,6 +149,7 @@ class Message:
         self.size = len(octets)
         self.header = octets.partition(b"\r\n\r\n")[0] + b"\r\n"
         self.fields = list(cut_fields(self.header))
+        self.named = by_name(self.fields)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         yield self._octets

@@ -1,46 +1,21 @@
-"""A message that is held while it is judged, and how it is passed on with other fields in its header."""
+"""A message that is held while it is judged, and passed on with other fields in its header."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from twisted_mail.filters.values import Changes, Mail
+from twisted_mail.filters.rewriting import pairs_of, with_header
+from twisted_mail.filters.values import Mail, by_name
 from twisted_mail.queueing.spool import Spool
 
-__all__ = ["HEADER_BYTES", "Field", "HeldMessage", "fields_of", "front", "rewritten"]
+__all__ = ["HEADER_BYTES", "HeldMessage"]
 
 HEADER_BYTES: Final = 1 << 20
 """Of a header that filters are shown, and that can be changed; what is behind it goes on as it is."""
 
 SMALL: Final = 64 * 1024
 """Octets of a message that is passed on in one piece."""
-
-_field = re.compile(rb"^([!-9;-~]+)[ \t]*:((?:[^\n]*\n[ \t])*[^\n]*(?:\n|\Z))", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Field:
-    """One field of a header, where it lies in it."""
-
-    name: bytes
-    """As spelled."""
-    value: bytes
-    """Raw: all behind the colon, with its folding, without the last line end."""
-    start: int
-    end: int
-
-
-def fields_of(header: bytes) -> list[Field]:
-    """The fields of *header*; lines that are no fields are left out."""
-    found = []
-    for match in _field.finditer(header):
-        value = match[2]
-        value = value[:-2] if value.endswith(b"\r\n") else value.removesuffix(b"\n")
-        found.append(Field(match[1], value, match.start(), match.end()))
-    return found
 
 
 class HeldMessage:
@@ -52,8 +27,8 @@ class HeldMessage:
         self._start: bytearray | None = bytearray()
         """The beginning of the message, until its header is whole."""
         self._header = b""
-        self._cut: list[Field] | None = None
         self._pairs: list[tuple[bytes, bytes]] | None = None
+        self._named: dict[bytes, list[bytes]] | None = None
 
     async def write(self, chunk: bytes) -> None:
         """The next octets. Raises: OSError."""
@@ -82,18 +57,18 @@ class HeldMessage:
         return self._header if self._start is None else bytes(self._start)
 
     @property
-    def cut(self) -> Sequence[Field]:
-        """The fields with their places."""
-        if self._cut is None:
-            self._cut = fields_of(self.header)
-        return self._cut
-
-    @property
     def fields(self) -> Sequence[tuple[bytes, bytes]]:
         """See `Arrived.fields`."""
         if self._pairs is None:
-            self._pairs = [(each.name, each.value) for each in self.cut]
+            self._pairs = pairs_of(self.header)
         return self._pairs
+
+    @property
+    def named(self) -> Mapping[bytes, Sequence[bytes]]:
+        """See `Arrived.named`."""
+        if self._named is None:
+            self._named = by_name(self.fields)
+        return self._named
 
     def chunks(self) -> AsyncIterator[bytes]:
         """See `Arrived.chunks`."""
@@ -117,68 +92,9 @@ class HeldMessage:
             octets = b"".join([chunk async for chunk in self._spool.chunks()])
             yield octets if header is self.header else header + octets[skip:]
             return
-        if header:
-            yield header
-        if body is not None:
-            yield b"\r\n" + body
-            return
-        async for chunk in self._spool.chunks():
-            if skip >= len(chunk):
-                skip -= len(chunk)
-                continue
-            yield chunk[skip:] if skip else chunk
-            skip = 0
+        async for chunk in with_header(self._spool.chunks(), skip, header, body):
+            yield chunk
 
     def close(self) -> None:
         """Nothing of it stays."""
         self._spool.close()
-
-
-def _line(name: str, value: str) -> bytes:
-    """A field as one or more lines. What comes from a filter is told nothing that could end the header."""
-    if "\n" not in value and "\r" not in value:
-        return f"{name}: {value.lstrip(' ')}\r\n".encode("utf-8", "surrogateescape")
-    folded = re.sub(r"\r?\n(?![ \t])", "\r\n ", value.strip("\r\n"))
-    return f"{name}: {folded.lstrip(' ')}".replace("\r\n", "\n").replace("\r", " ").replace("\n", "\r\n").encode(
-        "utf-8", "surrogateescape"
-    ) + b"\r\n"
-
-
-def rewritten(header: bytes, fields: Sequence[Field], removed: Sequence[int], changes: Sequence[Changes]) -> bytes:
-    """*header* without the fields at the places *removed*, and with all *changes*.
-
-    Every filter was shown the same header, so numbers and positions are those of *fields*, whatever the others do.
-    """
-    if not removed and not any(each.inserted or each.added or each.changed for each in changes):
-        return header
-    drop = set(removed)
-    places: dict[str, list[int]] = {}
-    for place, each in enumerate(fields):
-        places.setdefault(each.name.decode("ascii").lower(), []).append(place)
-    instead: dict[int, bytes] = {}
-    before: dict[int, list[bytes]] = {}
-    last: list[bytes] = []
-    for change in changes:
-        for one in change.changed:
-            found = places.get(one.name.lower(), [])
-            if 1 <= one.nth <= len(found):
-                instead[found[one.nth - 1]] = b"" if one.value is None else _line(one.name, one.value)
-            elif one.value is not None:
-                last.append(_line(one.name, one.value))
-        for index, name, value in change.inserted:
-            before.setdefault(max(min(index, len(fields)), 0), []).append(_line(name, value))
-        last += [_line(name, value) for name, value in change.added]
-    result: list[bytes] = []
-    at = 0
-    for place, each in enumerate(fields):
-        result += before.get(place, ())
-        result.append(header[at : each.start])
-        if place not in drop:
-            result.append(instead.get(place, header[each.start : each.end]))
-        at = each.end
-    return b"".join([*result, *before.get(len(fields), ()), header[at:], *last])
-
-
-def front(fields: Sequence[tuple[str, str]]) -> bytes:
-    """New fields as octets, in that order."""
-    return b"".join(_line(name, value) for name, value in fields)

@@ -14,7 +14,7 @@ from uuid import uuid4
 import msgspec
 from twisted.logger import Logger
 
-from twisted_mail.delivery.holding import HeldMessage, front, rewritten
+from twisted_mail.delivery.holding import HeldMessage
 from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.delivery.stories import Chapter, message_id_of
 from twisted_mail.filters import clamav, rspamd, spamassassin
@@ -23,6 +23,7 @@ from twisted_mail.filters.findings import Finding, worst_of
 from twisted_mail.filters.gauntlet import Gauntlet, Passage, Reading
 from twisted_mail.filters.judged_by import FIELD, JudgedBy, judges_in
 from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
+from twisted_mail.filters.rewriting import front, rewritten
 from twisted_mail.filters.values import (
     Action,
     AuthenticationResult,
@@ -49,13 +50,13 @@ __all__ = ["Judge", "JudgeSettings", "JudgedMail", "JudgedVisit", "Tell"]
 
 _log = Logger()
 
-OUR_FIELDS: Final = frozenset(
-    name.lower().encode() for name in (*spamassassin.FIELDS, *rspamd.FIELDS, *clamav.FIELDS)
-)
-"""Only we may say such things; a peer's own are forged."""
-OUR_SEAL: Final = FIELD.lower().encode()
+OUR_SEALS: Final = frozenset({FIELD.lower().encode()})
 """Taken out whoever brings it, our own users and servers too. (Where nobody looks at a message it stays, and says no more than
 that this very message was judged here before.)"""
+OUR_FIELDS: Final = OUR_SEALS | {
+    name.lower().encode() for name in (*spamassassin.FIELDS, *rspamd.FIELDS, *clamav.FIELDS)
+}
+"""Only we may say such things; a stranger's own are forged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -436,18 +437,16 @@ class JudgedMail:
     def _rewritten(self, decision: _Decision) -> tuple[bytes, bytes | None]:
         held, client = self._held, self._mail.client
         removed: list[int] = []
-        names = [field.name.lower() for field in held.cut]
-        if not client.trusted and b"authentication-results" in names:  # what our own servers say is theirs to say
+        ours = OUR_SEALS if client.trusted or client.outbound else OUR_FIELDS
+        if not client.trusted and b"authentication-results" in held.named:  # what our own servers say is theirs to say
             removed = forged(held.fields, self._judge.settings.hostname)
-        if not client.trusted and not client.outbound and not OUR_FIELDS.isdisjoint(names):
-            removed += [at for at, name in enumerate(names) if name in OUR_FIELDS]
-        if OUR_SEAL in names:
-            removed += [at for at, name in enumerate(names) if name == OUR_SEAL]
+        if not ours.isdisjoint(held.named):
+            removed += [at for at, (name, _) in enumerate(held.fields) if name.lower() in ours]
         body = None
         for changes in decision.changes:
             if changes.body is not None:
                 body = changes.body
-        return rewritten(held.header, held.cut, removed, decision.changes), body
+        return rewritten(held.header, removed, decision.changes), body
 
     def _results(self, findings: Sequence[Finding]) -> str:
         """The value of Authentication-Results; empty: nobody has looked, or it is our own user's mail."""
@@ -488,9 +487,7 @@ class JudgedMail:
                 at=self._judged_at,
                 what=what,
                 id=mail.id,
-                message_id=next(
-                    (message_id_of(value) for name, value in self._held.fields if name.lower() == b"message-id"), ""
-                ),
+                message_id=message_id_of(self._held.named.get(b"message-id", (b"",))[0]),
                 client=mail.client.address,
                 helo=mail.client.helo,
                 sender=mail.sender,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -30,6 +30,7 @@ __all__ = [
     "Notes",
     "Verdict",
     "WhenDown",
+    "by_name",
 ]
 
 N = TypeVar("N")
@@ -123,6 +124,9 @@ class Changes:
     changed: tuple[FieldChange, ...] = ()
     body: bytes | None = None
     """All behind the blank line."""
+    chained: bool = field(default=False, compare=False)
+    """Numbers and positions are those of the message as the filters of the chain before this one have left it; else those of
+    the message as it came."""
     sender: str | None = None
     recipients_added: tuple[str, ...] = ()
     recipients_removed: tuple[str, ...] = ()
@@ -216,6 +220,18 @@ class Mail(Notes):
         """As in the Received field: names the message in logs and towards daemons."""
 
 
+def by_name(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    """See `Arrived.named`."""
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        name = name.lower()
+        if name in found:
+            found[name].append(value)
+        else:
+            found[name] = [value]
+    return found
+
+
 class Arrived(Protocol):
     """A whole message. The header begins with the peer's own first field: ours are not in front yet."""
 
@@ -234,6 +250,10 @@ class Arrived(Protocol):
     def fields(self) -> Sequence[tuple[bytes, bytes]]:
         """The header cut into (name as spelled, raw value with its folding and without the last CRLF); octets that are
         no fields are left out."""
+
+    @property
+    def named(self) -> Mapping[bytes, Sequence[bytes]]:
+        """The values of `fields` by name in lower case, of each name from the top."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The message's octets from the beginning. Raises: OSError."""
