@@ -1,6 +1,6 @@
-"""``python -m benchmarks.relay [--only alone|whole] [--messages N] [--connections N] [--bytes N]``: what it costs to carry
-messages to Debian's smtp-sink: by the sending engine and its Twisted end *alone*, without a queue; and by the *whole* server,
-in by submission, through the queue, and out again, beside Debian's Postfix.
+"""``python -m benchmarks.relay [--only alone|whole] [--messages N] [--connections N] [--bytes N] [--rounds N]``: what it costs to
+carry messages to Debian's smtp-sink: by the sending engine and its Twisted end *alone*, without a queue; and by the *whole* server,
+in by submission from smtp-source, through the queue, and out again, in turns with Debian's Postfix.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ import argparse
 import cProfile
 import gc
 import json
+import os
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from benchmarks.relaying import OursRelaying, PostfixRelaying, relay
+from benchmarks.relaying import Load, OursRelaying, PostfixRelaying, Relayed, relay
 from benchmarks.scenarios import message
 from tests.services.postfix import Postfix, Sink
 
@@ -93,25 +96,20 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=10_000)
     parser.add_argument("--connections", type=int, default=10, help="messages on their way at a time")
     parser.add_argument("--bytes", type=int, default=4096, help="size of a message")
-    parser.add_argument("--only", choices=("alone", "whole"), default="")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each server has its turn (whole)")
+    parser.add_argument("--each-connects", action="store_true", help="a connection for each message (whole)")
+    parser.add_argument("--only", choices=("alone", "whole", "ours"), default="", help="ours: whole, without Postfix")
     parser.add_argument("--reactor", default="asyncio", help="asyncio, as the server uses it, or epoll (alone)")
-    parser.add_argument("--profile", default="", help="a file for pstats (alone)")
+    parser.add_argument("--profile", default="", help="a file for pstats; whole: of our server's process in the last round")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not Sink.installed():
         parser.exit(1, "smtp-sink is not installed: apt-get install postfix\n")
     found: dict[str, dict[str, float]] = {}
     if arguments.only != "alone":
-        for kind in (OursRelaying, PostfixRelaying):
-            if kind is OursRelaying or Postfix.installed():
-                with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
-                    cost = relay(kind, Path(folder), arguments.messages, arguments.bytes, arguments.connections)
-                found[f"whole, {kind.name}"] = {
-                    "cpu_us": cost.cpu_us,
-                    "per_second": cost.messages / cost.seconds,
-                    "taken_per_second": cost.messages / cost.taken_seconds,
-                }
-    if arguments.only != "whole":
+        load = Load(arguments.messages, arguments.bytes, arguments.connections, arguments.each_connects)
+        found |= _whole(load, arguments.rounds, arguments.profile, beside=arguments.only != "ours" and Postfix.installed())
+    if arguments.only in ("", "alone"):
         found["alone"] = _alone(arguments.reactor, arguments.messages, arguments.connections, arguments.bytes, arguments.profile)
     if arguments.json:
         print(json.dumps({name: {key: round(value, 1) for key, value in each.items()} for name, each in found.items()}))
@@ -121,7 +119,34 @@ def main() -> None:
         print(
             f"{name:16}{each['cpu_us']:8.0f} us of CPU each ({1e6 / each['cpu_us']:.0f} per CPU second), "
             f"{each['per_second']:.0f} a second"
+            + (f", {each['logging_us']:.0f} us of it by postlogd" if each.get("logging_us") else "")
         )
+    if "whole, postfix" in found:
+        print(f"ours carries {found['whole, postfix']['cpu_us'] / found['whole, ours']['cpu_us']:.2f} times as many a CPU second")
+
+
+def _whole(load: Load, rounds: int, profile: str, *, beside: bool) -> dict[str, dict[str, float]]:
+    """Medians of runs that take turns, so that both see the same machine; each run is told on the standard error."""
+    runs: dict[str, list[Relayed]] = {}
+    for round in range(rounds):
+        for kind in (OursRelaying, PostfixRelaying) if beside else (OursRelaying,):
+            profiled = str(Path(profile).absolute()) if profile and kind is OursRelaying and round == rounds - 1 else ""
+            with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+                run = relay(kind, Path(folder), load, profiled)
+            if not profiled or rounds == 1:
+                runs.setdefault(f"whole, {kind.name}", []).append(run)
+            by = ", ".join(f"{name} {spent / run.messages * 1e6:.0f}" for name, spent in run.cpu.most_common())
+            print(f"{kind.name}: {run.cpu_us:.0f} us ({by}), {run.messages / run.seconds:.0f} a second, "
+                  f"load {os.getloadavg()[0]:.1f}", file=sys.stderr, flush=True)  # fmt: skip
+    return {
+        name: {
+            "cpu_us": median(run.cpu_us for run in each),
+            "logging_us": median(run.logging_us for run in each),
+            "per_second": median(run.messages / run.seconds for run in each),
+            "taken_per_second": median(run.messages / run.taken_seconds for run in each),
+        }
+        for name, each in runs.items()
+    }
 
 
 def _alone(reactor: str, messages: int, connections: int, size: int, profile: str) -> dict[str, float]:

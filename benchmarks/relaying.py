@@ -1,30 +1,53 @@
-"""Relaying whole: messages go in by SMTP, through the queue, and out to smtp-sink; ours beside Debian's Postfix, one after the
-other, with the same client in front and the same sink behind."""
+"""Relaying whole: messages go in by SMTP, through the queue, and out to smtp-sink; ours beside Debian's Postfix, with Postfix's
+own smtp-source in front of both and its smtp-sink behind. Neither asks for a login: both trust the network.
+
+Postfix is as Debian has it, but for a limit of 20 connections to a destination, as ours has. It writes its log by postlogd into a
+file, as ours writes one; what that costs is told apart, since with syslog another program bears it.
+"""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
 import socket
 import subprocess
 import sys
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from benchmarks.scenarios import message
 from benchmarks.servers import family
 from tests.services.postfix import Postfix, Sink
 from tests.services.processes import Process, free_port
 
-__all__ = ["OursRelaying", "PostfixRelaying", "Relayed", "Relaying", "relay"]
+__all__ = ["Load", "OursRelaying", "PostfixRelaying", "Relayed", "Relaying", "relay"]
 
-DOMAIN = "bench.example"
-PASSWORD = "correct-horse-battery"
+DOMAIN: Final = "bench.example"
+PASSWORD: Final = b"correct-horse-battery\n"
+SOURCE: Final = "/usr/sbin/smtp-source"
+WARM: Final = 100
+"""Messages before the measurement: processes are started, connections opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What is sent."""
+
+    messages: int
+    size: int
+    connections: int
+    each_connects: bool = False
+    """A connection for each message, instead of many messages over each."""
+
+    def words(self, port: int, messages: int) -> list[str]:
+        """smtp-source, with a recipient of its own for each message."""
+        keep = [] if self.each_connects else ["-d"]
+        counts = ["-s", str(self.connections), "-m", str(messages), "-l", str(self.size), "-N"]
+        names = ["-M", f"client.{DOMAIN}", "-S", "A message to be relayed", "-f", f"user@{DOMAIN}", "-t", "user@there.example"]
+        return [SOURCE, *keep, *counts, *names, f"127.0.0.1:{port}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +59,34 @@ class Relayed:
     """Until the last one was in the sink."""
     taken_seconds: float
     """Until the last one was taken."""
-    cpu_seconds: float
-    """Of all processes of the server."""
+    cpu: Counter[str]
+    """Seconds of CPU by the name of the program."""
 
     @property
     def cpu_us(self) -> float:
-        """Microseconds of CPU for each message."""
-        return self.cpu_seconds / self.messages * 1e6
+        """Microseconds of CPU for each message, of all processes of the server."""
+        return sum(self.cpu.values()) / self.messages * 1e6
+
+    @property
+    def logging_us(self) -> float:
+        """Of those, what a process that only writes the log took."""
+        return self.cpu["postlogd"] / self.messages * 1e6
 
 
-def _cpu(root: int) -> float:
-    """User and system time so far of a process and all below it, those that have ended included; to the nanosecond for those
-    that run, where the kernel says."""
-    total = 0.0
+def _cpu(root: int) -> Counter[str]:
+    """User and system time so far of a process and all below it, by program, those that have ended with their parents; to the
+    nanosecond for those that run, where the kernel says."""
+    found: Counter[str] = Counter()
     for pid in family(root):
         with contextlib.suppress(OSError, ValueError):
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            name, _, rest = Path(f"/proc/{pid}/stat").read_text().partition("(")[2].rpartition(")")
+            fields = rest.split()
             ended = sum(int(field) for field in fields[13:15]) / 100
             own = sum(int(field) for field in fields[11:13]) / 100
             with contextlib.suppress(OSError, ValueError):
                 own = sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-            total += ended + own
-    return total
+            found[name] += ended + own  # type: ignore[assignment]  # seconds are no whole numbers
+    return found
 
 
 class Relaying(ABC):
@@ -65,7 +94,6 @@ class Relaying(ABC):
 
     name: str
     port: int
-    login: tuple[str, str] | None = None
 
     @abstractmethod
     def start(self) -> None: ...
@@ -82,33 +110,31 @@ class OursRelaying(Relaying):
 
     name = "ours"
 
-    def __init__(self, folder: Path, sink_port: int, workers: int = 1, *, signed: bool = False) -> None:
+    def __init__(self, folder: Path, sink_port: int, *, profile: str = "", settings: str = "") -> None:
+        """*profile*: a file for cProfile's figures. *settings*: more TOML."""
         folder.mkdir(parents=True)
-        self._signed = signed
         self.port = free_port()
-        self.login = (f"user@{DOMAIN}", PASSWORD)
-        self._folder = folder
         (folder / "mail.toml").write_text(
             f'hostname = "mx.{DOMAIN}"\ndata = "data"\n[listen]\nsubmission = ["tcp:{self.port}:interface=127.0.0.1"]\n'
-            "[auth]\nfailures_per_minute = 0\n[limits]\nconnections_per_address = 0\n"
-            f'[relay]\n[relay.routes]\n"*" = "smtp://127.0.0.1:{sink_port}"\n'
+            f'[smtp.submitters]\n"127.0.0.0/8" = "user@{DOMAIN}"\n[limits]\nconnections_per_address = 0\n'
+            f'[relay]\n[relay.routes]\n"*" = "smtp://127.0.0.1:{sink_port}"\n{settings}'
         )
         scripts = Path(sys.executable).parent
         self._ctl = [str(scripts / "mailctl"), "--config", str(folder / "mail.toml")]
-        words = [str(scripts / "twistd"), "-n", "--pidfile=", "mail", "--config", "mail.toml"]
-        self.process = Process("ours", [*words, *(["--workers", str(workers)] if workers > 1 else [])], folder)
+        profiled = ["--profile", profile, "--profiler", "cprofile", "--savestats"] if profile else []
+        words = [str(scripts / "twistd"), "-n", "--pidfile=", *profiled, "mail", "--config", "mail.toml"]
+        self.process = Process("ours", words, folder)
 
     def start(self) -> None:
         for words, given in (
             (["domain", "add", DOMAIN], b""),
-            (["user", "add", f"user@{DOMAIN}", "--password-stdin"], PASSWORD.encode() + b"\n"),
+            (["user", "add", f"user@{DOMAIN}", "--password-stdin"], PASSWORD),
         ):
             subprocess.run([*self._ctl, *words], input=given, check=True, capture_output=True)
-        if not self._signed:
-            listed = subprocess.run([*self._ctl, "--json", "dkim", "list", DOMAIN], check=True, capture_output=True).stdout
-            for key in json.loads(listed):
-                words = [*self._ctl, "dkim", "delete", DOMAIN, key["selector"], "--yes"]
-                subprocess.run(words, check=True, capture_output=True)
+        listed = subprocess.run([*self._ctl, "--json", "dkim", "list", DOMAIN], check=True, capture_output=True).stdout
+        for key in json.loads(listed):
+            words = [*self._ctl, "dkim", "delete", DOMAIN, key["selector"], "--yes"]
+            subprocess.run(words, check=True, capture_output=True)
         self.process.start()
         deadline = time.monotonic() + 60
         while True:
@@ -149,93 +175,35 @@ class PostfixRelaying(Relaying):
         return self._postfix.process.pid
 
 
-class _Client:
-    """One connection that sends messages, each in two round trips."""
-
-    def __init__(self, server: Relaying) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", server.port), 60)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._rest = b""
-        self._replies(1)
-        self._say(b"EHLO bench.example\r\n", 1)
-        if server.login is not None:
-            user, password = server.login
-            token = base64.b64encode(f"\0{user}\0{password}".encode())
-            self._say(b"AUTH PLAIN " + token + b"\r\n", 1)
-
-    def _say(self, data: bytes, replies: int) -> None:
-        self._socket.sendall(data)
-        self._replies(replies)
-
-    def _replies(self, wanted: int) -> None:
-        while wanted:
-            got = self._socket.recv(65_536)
-            if not got:
-                raise RuntimeError("the server closed the connection")
-            *lines, self._rest = (self._rest + got).split(b"\r\n")
-            for line in lines:
-                if line[:1] not in b"23":
-                    raise RuntimeError(line.decode(errors="replace"))
-                wanted -= line[3:4] != b"-"
-
-    def send(self, number: int, body: bytes) -> None:
-        to = b"user%d@d%d.example" % (number, number % 50)
-        self._say(b"MAIL FROM:<user@bench.example>\r\nRCPT TO:<%s>\r\nDATA\r\n" % to, 3)
-        self._say(body, 1)
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _put_in(server: Relaying, numbers: Iterator[int], body: bytes, connections: int) -> None:
-    failed: list[BaseException] = []
-    lock = threading.Lock()
-
-    def work() -> None:
-        try:
-            client = _Client(server)
-            while True:
-                with lock:
-                    number = next(numbers, None)
-                if number is None:
-                    return client.close()
-                client.send(number, body)
-        except BaseException as error:
-            failed.append(error)
-
-    threads = [threading.Thread(target=work) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        raise failed[0]
-
-
-def relay(kind: type[OursRelaying] | type[PostfixRelaying], folder: Path, messages: int, size: int, connections: int) -> Relayed:
+def relay(server: type[Relaying], folder: Path, load: Load, profile: str = "") -> Relayed:
     """One run. Raises TimeoutError, if not every message arrives."""
-    warm = 50
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    sink = Sink(folder, "-M", str(messages + warm))
+    sink = Sink(folder, "-M", str(load.messages + WARM))
     sink.start()
-    server = kind(folder / kind.name, sink.port)
-    body = message(1, size) + b".\r\n"
+    server_folder = folder / server.name
+    relaying: Relaying = (
+        OursRelaying(server_folder, sink.port, profile=profile)
+        if server is OursRelaying
+        else PostfixRelaying(server_folder, sink.port)
+    )
     try:
-        server.start()
-        _put_in(server, iter(range(warm)), body, connections)
+        relaying.start()
+        subprocess.run(load.words(relaying.port, WARM), check=True, timeout=60)
         time.sleep(2.0)
-        cpu, begin = _cpu(server.pid()), time.perf_counter()
-        _put_in(server, iter(range(messages)), body, connections)
+        before, begin = _cpu(relaying.pid()), time.perf_counter()
+        subprocess.run(load.words(relaying.port, load.messages), check=True, timeout=600)
         taken = time.perf_counter() - begin
         deadline = time.monotonic() + 600
         while sink.process.running:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{server.name}: not every message has arrived")
+                raise TimeoutError(f"{relaying.name}: not every message has arrived")
             time.sleep(0.01)
         seconds = time.perf_counter() - begin
         time.sleep(0.5)  # what is written down afterwards belongs to it
-        return Relayed(messages, seconds, taken, _cpu(server.pid()) - cpu)
+        cpu = _cpu(relaying.pid())
+        cpu.subtract(before)
+        return Relayed(load.messages, seconds, taken, +cpu)
     finally:
-        server.stop()
+        relaying.stop()
         sink.stop()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from twisted_mail.auth.submitters import too_wide
 from twisted_mail.relay.leaving import Leaving
 from twisted_mail.relay.tables import Wrong as WrongTables
 from twisted_mail.tap.declaring import Declared
@@ -307,6 +308,7 @@ class _Reading:
                 if place != text and not configuration.smtp.trusted and not place.startswith("unix:"):
                     self._problem(("listen", name, number), f"{show(text)}: smtp.trusted says whose PROXY header is believed")
         self._check_leaving(configuration)
+        self._check_submitters(configuration)
         lowered = [name.casefold() for name in configuration.account.mailboxes]
         for name in configuration.account.mailboxes:
             if name.casefold() == "inbox":
@@ -317,6 +319,15 @@ class _Reading:
         for name, use in configuration.account.mailboxes.items():
             if use and uses.count(use) > 1:
                 self._problem(("account", "mailboxes", name), f"two mailboxes have the special use {show(use)}")
+
+    def _check_submitters(self, configuration: Configuration) -> None:
+        for network in configuration.smtp.submitters:
+            path = ("smtp", "submitters", str(network))
+            if too_wide(network):
+                self._problem(path, f"{show(str(network))} is so much of the internet that this would be an open relay")
+            for front in configuration.smtp.trusted:
+                if front.version == network.version and network.subnet_of(front):  # type: ignore[arg-type]  # of one version
+                    self._problem(path, f"{show(str(network))} speaks for others (smtp.trusted), and never for itself")
 
     # --- messages
 

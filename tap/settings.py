@@ -250,6 +250,18 @@ class SMTPSettings:
         'protocol (versions 1 and 2), to an endpoint of any listener with "haproxy:" in front, as in "haproxy:tcp:8025"; and by '
         "XCLIENT, which SMTP and submission then offer them. UNIX sockets are believed without being named.",
     )
+    submitters: Mapping[NetworkType, str] = setting(
+        Pairs(
+            Text("the address of an account", r"[^\s@]+@[^\s@]+", empty=False),
+            Network(),
+            "a table of networks and accounts",
+        ),
+        {},
+        "Networks that may submit mail without logging in, each with the account as which it does, as in "
+        '`{ "10.1.0.0/16" = "printer@example.org" }`: printers, monitoring, programs on this machine. The account\'s sender '
+        "addresses, limits and stream are theirs; see [mail without a login](../how-to/send-without-a-login.md). Who is in "
+        "`smtp.trusted` is never meant itself, only the clients that it names.",
+    )
     hops: int = setting(
         Whole(10, 1000), 100, "Received fields in a message before it is taken for a loop (RFC 5321 section 6.3)."
     )

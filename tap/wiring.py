@@ -14,6 +14,7 @@ from twisted.logger import Logger
 
 from twisted_mail.auth.passwords import PasswordParameters, PasswordVerifier
 from twisted_mail.auth.service import AuthenticationService, load_secret
+from twisted_mail.auth.submitters import Submitters
 from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
 from twisted_mail.delivery import DeliveryCounts, MailIntake
 from twisted_mail.delivery.internal import InternalMail
@@ -296,7 +297,15 @@ class _Suite:
             hostname,
             implicit_tls=from_the_start,
             trusted=Trusted(self._configuration.smtp.trusted),
+            submitters=self._submitters(authentication),
         )
+
+    def _submitters(self, authentication: AuthenticationService) -> Submitters | None:
+        smtp = self._configuration.smtp
+        if not smtp.submitters:
+            return None
+        fronts = Trusted(smtp.trusted)
+        return Submitters(smtp.submitters, authentication, self._reactor.seconds, fronts=fronts)
 
     def _site(self) -> Factory:
         """What HTTP answers: the page for unsubscribing. Raises: StartError."""

@@ -42,6 +42,7 @@ __all__ = [
     "ScriptRefused",
     "Scripts",
     "StoredMessage",
+    "Submitters",
     "UnknownMechanism",
     "Visit",
     "Vouching",
@@ -142,6 +143,19 @@ class Vouching(Protocol):
         """Who *login* is, without a proof. Raises: AuthenticationFailed."""
 
 
+class Submitters(Protocol):
+    """Networks that submit mail without logging in, each as an account of ours."""
+
+    def login_of(self, peer: Peer) -> str | None:
+        """The account of the network that *peer* is in; None: it is in none."""
+
+    async def identity(self, peer: Peer) -> Identity | None:
+        """Who *peer* is without a proof; None: nobody, or the account may not be used now."""
+
+    async def may_send_as(self, identity: Identity, address: str) -> bool:
+        """See `Authentication.may_send_as`."""
+
+
 # --- mail coming in -----------------------------------------------------------------------------------------------
 
 
@@ -205,7 +219,7 @@ class Envelope:
     protocol: str = "SMTP"
     """For the Received field: SMTP, ESMTP, ESMTPS, ESMTPA, ESMTPSA, LMTP, UTF8SMTP… (RFC 3848, RFC 6531)."""
     identity: Identity | None = None
-    """Who logged in, on a submission listener."""
+    """Whose mail it is: who has logged in, or the account of the peer's network (`Submitters`)."""
     size: int | None = None
     """SIZE= as announced, octets (RFC 1870)."""
     body: str = "7BIT"

@@ -177,6 +177,23 @@ class FakeAuthentication:
         return address in self.owned
 
 
+class FakeSubmitters:
+    """Peers of 10.1.0.0/16 submit as ann, until her account is `gone`."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def login_of(self, peer: Peer) -> str | None:
+        return "ann@example.org" if peer.address.startswith("10.1.") else None
+
+    async def identity(self, peer: Peer) -> Identity | None:
+        login = self.login_of(peer)
+        return None if login is None or self.gone else Identity(AccountId(bytes(16)), login)
+
+    async def may_send_as(self, identity: Identity, address: str) -> bool:
+        return address in FakeAuthentication.owned
+
+
 class Conversation:
     """A session with its fakes; what it says is collected."""
 
@@ -189,8 +206,11 @@ class Conversation:
         peer: Peer | None = None,
         trusted: bool = False,
         authentication: FakeAuthentication | None = None,
+        submitters: FakeSubmitters | None = None,
+        visits: Callable[[Peer], Visit | None] = lambda peer: None,
     ) -> None:
         self.intake = FakeIntake()
+        self.intake.visits = visits
         self.failures: list[BaseException] = []
         self.peer = peer or Peer("192.0.2.7", 4711)
         self.session = Session(
@@ -202,6 +222,7 @@ class Conversation:
             "mx.example.org",
             tls_available=tls,
             trusted=trusted,
+            submitters=submitters,
             now=lambda: NOW,
             log=self.failures.append,
         )

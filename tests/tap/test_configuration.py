@@ -50,6 +50,43 @@ def test_nothing_at_all_is_the_embedded_default_on_high_ports(monkeypatch: pytes
     }  # fmt: skip
 
 
+def test_networks_that_submit_without_a_login(tmp_path: Path) -> None:
+    configuration = read(tmp_path, '[smtp.submitters]\n"10.1.0.0/16" = "printer@example.org"\n"::1/128" = "root@example.org"\n')
+    assert dict(configuration.smtp.submitters) == {
+        ip_network("10.1.0.0/16"): "printer@example.org", ip_network("::1/128"): "root@example.org",
+    }  # fmt: skip
+    assert not read(tmp_path, "").smtp.submitters, "off by default"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            '[smtp.submitters]\n"0.0.0.0/0" = "a@b.example"\n',
+            '2: smtp.submitters."0.0.0.0/0": "0.0.0.0/0" is so much of the internet that this would be an open relay',
+        ),
+        (
+            '[smtp.submitters]\n"2000::/3" = "a@b.example"\n',
+            '2: smtp.submitters."2000::/3": "2000::/3" is so much of the internet that this would be an open relay',
+        ),
+        (
+            '[smtp]\ntrusted = ["10.0.0.0/8"]\n[smtp.submitters]\n"10.0.0.5/32" = "a@b.example"\n',
+            '4: smtp.submitters."10.0.0.5/32": "10.0.0.5/32" speaks for others (smtp.trusted), and never for itself',
+        ),
+        (
+            '[smtp.submitters]\n"10.0.0.5/8" = "a@b.example"\n',
+            '1: smtp.submitters: "10.0.0.5/8" has bits set beyond its prefix; did you mean "10.0.0.0/8"?',
+        ),
+        (
+            '[smtp.submitters]\n"10.0.0.0/8" = "printer"\n',
+            '2: smtp.submitters."10.0.0.0/8": "printer" is not the address of an account',
+        ),
+    ],
+)
+def test_networks_that_cannot_submit(tmp_path: Path, text: str, problem: str) -> None:
+    assert problems(tmp_path, text) == [problem]
+
+
 def test_an_empty_file_is_the_same_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert read(tmp_path, "") == load(None, {})

@@ -47,6 +47,8 @@ def facts_of_step(step: Step) -> dict[str, Any]:
         "recipient": step.address,
         "sender": f"<{step.sender}>",
         "stream": step.stream or None,
+        "login": step.login or None,
+        "client": step.client or None,
         "attempt": step.attempt or None,
         "stage": step.stage or None,
         "reply": step.reply or None,
@@ -64,6 +66,7 @@ def sentence(step: Step) -> str:
     text = f"{time_text(step.at)}  {step.address}: {step.what}"
     if step.what == "queued":
         text += f" from <{step.sender}>" + (f", stream {step.stream}" if step.stream else "")
+        text += (f", submitted by {step.login}" if step.login else "") + (f", came from {step.client}" if step.client else "")
     if step.attempt:
         text += f" (attempt {step.attempt})"
     if step.host:

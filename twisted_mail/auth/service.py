@@ -193,6 +193,15 @@ class AuthenticationService:
         except StorageError:
             raise self._unavailable(self._canonical(login), peer) from None
 
+    async def identity_of(self, login: str) -> Identity | None:
+        """Who the account *login* is, for whom nobody has to prove it; None: there is none that may be used.
+        Raises: StorageError."""
+        try:
+            record = await self._directory.account_by_address(self._canonical(login))
+            return None if record is None else await self._realm.identity(record)
+        except LoginDenied:
+            return None
+
     def _canonical(self, user: str) -> str:
         """For counting and for the log: whatever was given has some form."""
         try:

@@ -280,6 +280,8 @@ class OutgoingMail:
                 address=outbound.address,
                 sender=outbound.sender,
                 stream=outbound.stream,
+                login=outbound.login,
+                client=self._envelope.peer.address if self._envelope is not None else "",
             )
             await self._outgoing.journal.note(outbound.message_id, step)
 

@@ -45,6 +45,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     node: str = ""
     next: float = 0.0
     """When it will be tried again, seconds since 1970."""
+    login: str = ""
+    """Of what was queued: the account that submitted it, by a login or by its network."""
+    client: str = ""
+    """Of what was queued: the address that it came from."""
     told: str = ""
     """Of what was given up: whether its sender was told, or why not."""
 

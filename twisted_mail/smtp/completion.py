@@ -13,7 +13,7 @@ from email.utils import formatdate
 from typing import Final
 from uuid import uuid4
 
-from twisted_mail.services import Authentication, Identity, MailRefused, Refusal
+from twisted_mail.services import Identity, MailRefused, Refusal
 
 __all__ = ["Author", "HeaderCompletion", "author_of"]
 
@@ -39,11 +39,11 @@ class Author:
     may_use: Callable[[str], Awaitable[bool]]
 
 
-def author_of(authentication: Authentication, identity: Identity, sender: str) -> Author:
+def author_of(may_send_as: Callable[[Identity, str], Awaitable[bool]], identity: Identity, sender: str) -> Author:
     """Who *identity* is to `HeaderCompletion`."""
 
     def may_use(address: str) -> Awaitable[bool]:
-        return authentication.may_send_as(identity, address)
+        return may_send_as(identity, address)
 
     return Author(identity.login, sender, may_use)
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from twisted_mail.services import AuthenticationFailed, MailRefused, Outcome, Refusal
+from twisted_mail.smtp import commands as c
+from twisted_mail.smtp.states import State
 from twisted_mail.smtp.wire import LineFault
 
 __all__ = [
@@ -28,7 +30,9 @@ __all__ = [
     "authentication_failed",
     "for_all",
     "for_one",
+    "help_text",
     "lines",
+    "out_of_order",
     "refused",
 ]
 
@@ -72,6 +76,21 @@ def lines(code: int, texts: list[str], enhanced: str = "") -> bytes:
     return "".join(
         f"{code}{' ' if at == last else '-'}{prefix}{text}\r\n" for at, text in enumerate(texts)
     ).encode("ascii", "replace")
+
+
+def help_text(*, lmtp: bool) -> bytes:
+    """What HELP tells."""
+    hello = "LHLO" if lmtp else "HELO EHLO"
+    return lines(214, [f"{hello} MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP", "STARTTLS AUTH: see EHLO"], "2.0.0")
+
+
+def out_of_order(state: State, command: c.Command, *, lmtp: bool) -> Reply:
+    """What is said to a command that may not come in *state*."""
+    if state is State.CONNECTED:
+        return Reply(503, "5.5.1", f"Send {'LHLO' if lmtp else 'EHLO'} first")
+    if state is State.MAIL and isinstance(command, (c.Data, c.Bdat)):
+        return Reply(503, "5.5.1", "No valid recipients")  # RFC 2033 section 4.2
+    return ORDER
 
 
 OK: Final = Reply(250, "2.0.0", "Ok").encode()

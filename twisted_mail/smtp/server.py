@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from twisted_mail.connections import Connection, ServerFactory, flushing, peer_at
-from twisted_mail.services import Authentication, Intake, Peer
+from twisted_mail.services import Authentication, Intake, Peer, Submitters
 from twisted_mail.smtp.profiles import Limits, Profile
 from twisted_mail.smtp.session import Session
 
@@ -39,6 +39,7 @@ class SMTPServer(Connection[Session]):
             factory.hostname,
             tls_available=factory.tls_options is not None,
             trusted=factory.trusted(peer.address),
+            submitters=factory.submitters,
             now=factory.wall,
             log=self._failed,
         )
@@ -102,7 +103,7 @@ class SMTPServer(Connection[Session]):
             return self._last_moved + max(limits.work_seconds, limits.command_seconds)
         wait = limits.data_seconds if self._session.in_body else limits.command_seconds
         due = self._last_moved + wait
-        if self._submission and limits.login_seconds and self._session.identity is None:
+        if self._submission and limits.login_seconds and self._session.anonymous:
             due = min(due, self._began + limits.login_seconds)
         return due
 
@@ -148,6 +149,7 @@ class SMTPServerFactory(ServerFactory):
         *,
         implicit_tls: bool = False,
         trusted: Callable[[str], bool] = lambda address: False,
+        submitters: Submitters | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(tls_options, clock, hostname, limits.connections_per_address, implicit_tls=implicit_tls)
@@ -157,6 +159,8 @@ class SMTPServerFactory(ServerFactory):
         self.limits = limits
         self.trusted = trusted
         """Whether the peer at an address is believed by XCLIENT."""
+        self.submitters = submitters
+        """Who need not log in."""
         self.wall = wall
 
     def buildProtocol(self, addr: IAddress | None) -> SMTPServer:

@@ -21,6 +21,7 @@ from twisted_mail.services import (
     Peer,
     Recipient,
     Refusal,
+    Submitters,
     Vouching,
 )
 from twisted_mail.smtp import commands as c
@@ -33,15 +34,16 @@ from twisted_mail.smtp.parser import parse_command
 from twisted_mail.smtp.profiles import Limits, Profile
 from twisted_mail.smtp.reception import ChunkDropped, ChunkTaken, MessageEnded, Reception
 from twisted_mail.smtp.replies import Reply, refused
+from twisted_mail.smtp.standing import LOG_IN, Standing
 from twisted_mail.smtp.states import ANYTIME, NEXT, State
-from twisted_mail.smtp.visiting import Visiting
 from twisted_mail.smtp.wire import Input, LineEnds, LineFault
 from twisted_mail.smtp.xclient import named
 
 __all__ = ["Session"]
 
 class Session:
-    """One connection. *log* is told of failures that the peer only learns as 451; *trusted*: XCLIENT is believed."""
+    """One connection. *log* is told of failures that the peer only learns as 451; *trusted*: XCLIENT is believed; *submitters*
+    need not log in."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class Session:
         *,
         tls_available: bool = False,
         trusted: bool = False,
+        submitters: Submitters | None = None,
         now: Callable[[], float] = time.time,
         log: Callable[[BaseException], None] = lambda error: None,
     ) -> None:
@@ -82,10 +85,13 @@ class Session:
         self._gone = False
 
         self._mail: c.Mail | None = None
+        self._author: Identity | None = None
+        """Whose mail the transaction brings; None: a stranger's."""
         self._recipients: list[Recipient] = []
         self._reception = Reception(self._input)
 
-        self._visiting = Visiting(intake.visit(peer), self._give_up)
+        self._standing = Standing(profile, self._authentication, submitters, intake, self._give_up)
+        self._visiting = self._standing.arrived(peer)
 
         self.identity: Identity | None = None
         """Who has logged in."""
@@ -119,6 +125,11 @@ class Session:
     def welcoming(self) -> bool:
         """The greeting is still to come, by `advance`."""
         return not self._visiting.welcomed
+
+    @property
+    def anonymous(self) -> bool:
+        """Nobody has logged in, who would have to."""
+        return self._profile.submission and self.identity is None and not self._standing.listed(self._peer)
 
     @property
     def in_body(self) -> bool:
@@ -232,11 +243,7 @@ class Session:
             self._say(FAILED)
 
     def _out_of_order(self, command: c.Command) -> Reply:
-        if self._state is State.CONNECTED:
-            return Reply(503, "5.5.1", f"Send {'LHLO' if self._profile.lmtp else 'EHLO'} first")
-        if self._state is State.MAIL and isinstance(command, (c.Data, c.Bdat)):
-            return Reply(503, "5.5.1", "No valid recipients")  # RFC 2033 section 4.2
-        return r.ORDER
+        return r.out_of_order(self._state, command, lmtp=self._profile.lmtp)
 
     def _bad(self, reply: Reply) -> None:
         self._errors += 1
@@ -316,9 +323,7 @@ class Session:
         self._say(Reply(252, "2.5.0", "Send some mail: it is looked at then"))
 
     async def _help(self, command: c.Help) -> None:
-        hello = "LHLO" if self._profile.lmtp else "HELO EHLO"
-        texts = [f"{hello} MAIL RCPT DATA BDAT RSET NOOP QUIT VRFY EXPN HELP", "STARTTLS AUTH: see EHLO"]
-        self._output.append(r.lines(214, texts, "2.0.0"))
+        self._output.append(r.help_text(lmtp=self._profile.lmtp))
 
     async def _starttls(self, command: c.StartTLS) -> None:
         if self._peer.secure:
@@ -347,7 +352,7 @@ class Session:
         self._named, self._peer, self.identity = command, named(self._peer, command), identity
         self._state, self._helo = State.CONNECTED, ""
         self._errors = self._refused_recipients = self._messages = 0
-        self._visiting = Visiting(self._intake.visit(self._peer), self._give_up)
+        self._visiting = self._standing.arrived(self._peer)
         return await self._welcome()
 
     # --- logging in
@@ -390,8 +395,8 @@ class Session:
 
     async def _mail_command(self, command: c.Mail) -> None:
         limits = self._limits
-        if self._profile.submission and self.identity is None:
-            return self._bad(Reply(530, "5.7.0", "Log in first"))  # RFC 4954 section 6
+        if self.anonymous:
+            return self._bad(LOG_IN)
         if limits.messages and self._messages >= limits.messages:
             return self._close(Reply(421, "4.7.0", "Too many messages on one connection"))
         if (refusal := unmet(command, self._profile, limits, self._peer, self._now())) is not None:
@@ -400,12 +405,16 @@ class Session:
             return self._say(Reply(552, "5.3.4", f"At most {limits.message_bytes} octets are taken"))
         if command.sender is not None and not command.smtputf8 and not command.sender.text.isascii():
             return self._say(r.UTF8_NEEDED)
-        if self._authentication is not None and self.identity is not None:
-            address = command.sender.plain if command.sender is not None else ""
-            if not await self._authentication.may_send_as(self.identity, address):
-                return self._say(Reply(550, "5.7.1", "This sender address is not yours"))  # RFC 6409 section 6.1
-        if (refusal := await self._visiting.sender(command, self.identity)) is not None:
+        address = command.sender.plain if command.sender is not None else ""
+        author = await self._standing.author(self.identity, self._peer, address)
+        if isinstance(author, Reply):
+            return self._say(author)
+        self._visiting, refusal = await self._standing.visiting(
+            self._visiting, author, self._peer, self._helo, extended=self._extended
+        )
+        if (refusal := refusal or await self._visiting.sender(command, author)) is not None:
             return self._refuse(refusal)
+        self._author = author
         self._errors = 0
         self._messages += 1
         self._mail = command
@@ -420,7 +429,7 @@ class Session:
             return self._say(r.UTF8_NEEDED)
         try:
             recipient = await self._intake.recipient(
-                command.text, identity=self.identity, original=command.original, notify=command.notify
+                command.text, identity=self._author, original=command.original, notify=command.notify
             )
         except MailRefused as error:
             if error.reason is Refusal.NO_SUCH_RECIPIENT:
@@ -441,7 +450,7 @@ class Session:
 
     async def _end_transaction(self) -> None:
         await self._visiting.ended()
-        self._mail = None
+        self._mail = self._author = None
         self._recipients = []
         if self._state is not State.CONNECTED:
             self._state = State.GREETED
@@ -462,7 +471,7 @@ class Session:
                 authenticated=self.identity is not None,
                 smtputf8=mail.smtputf8,
             ),
-            identity=self.identity,
+            identity=self._author,
             size=mail.size,
             body=mail.body,
             smtputf8=mail.smtputf8,
@@ -485,12 +494,12 @@ class Session:
             line_ends=LineEnds() if strict else None,
             completion=(
                 HeaderCompletion(
-                    author_of(self._authentication, self.identity, envelope.sender),
+                    author_of(self._standing.may_send_as, self._author, envelope.sender),
                     self._hostname,
                     self._now,
                     self._limits.header_bytes,
                 )
-                if self._authentication is not None and self.identity is not None
+                if self._author is not None
                 else None
             ),
             give_up=self._give_up,
