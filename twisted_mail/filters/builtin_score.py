@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from twisted_mail.filters.origins import SPF, ARCResult, Disposition, DKIMResults, DMARCResult, SPFResult
 from twisted_mail.filters.phrases import GROUPS
-from twisted_mail.filters.signs import first_fields, header_signs, text_signs
+from twisted_mail.filters.signs import header_signs, text_signs
 from twisted_mail.filters.values import ACCEPTED, Arrived, Mail, Verdict
 
 __all__ = ["RULES", "BuiltinScore", "Rule", "rules_from"]
@@ -96,19 +96,19 @@ class BuiltinScore:
     async def end(self, message: Arrived) -> Verdict:
         octets = await message.octets(len(message.header) + _TEXT_OCTETS)
         mail = message.mail
-        first, number = first_fields(message.fields)
+        named = message.named
         found: dict[str, float] = {}
         vouched = False
         for name in _sender_signs(mail):
             found[name] = 1.0
             vouched = vouched or name == "dmarc_pass"
         addresses = [recipient.address for recipient in mail.recipients]
-        for name in header_signs(first, number, self._wall(), addresses):
+        for name in header_signs(named, self._wall(), addresses):
             if name != "from_recipient":
                 found[name] = 1.0
             elif "anonymous" in found or "dmarc_fail" in found or "dmarc_fail_strict" in found:
                 found["self_sent"] = 1.0
-        for sign in text_signs(first, octets[len(message.header) :]):
+        for sign in text_signs(named, octets[len(message.header) :]):
             name, _, points = sign.partition(":")
             if name != "link_shows_another" or not vouched:  # newsletters count who follows their links
                 found[name] = float(points or 1)

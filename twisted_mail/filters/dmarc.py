@@ -41,9 +41,8 @@ class Authors:
     """Why DMARC cannot be asked the usual way: no field, several fields, several domains."""
 
 
-def authors(fields: Sequence[tuple[bytes, bytes]]) -> Authors:
-    """The domains in a message's From fields (RFC 9989 section 5.3.1)."""
-    values = [value for name, value in fields if name.strip().lower() == b"from"]
+def authors(values: Sequence[bytes]) -> Authors:
+    """The domains in a message's From fields, whose *values* those are (RFC 9989 section 5.3.1)."""
     domains: dict[str, None] = {}
     for value in values[:_DOMAINS]:
         for mailbox in mailboxes_of(parse_addresses(value[:65_536])):

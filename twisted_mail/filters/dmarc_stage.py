@@ -74,7 +74,7 @@ class DMARCStage:
     async def end(self, message: Arrived) -> Verdict:
         """The header is there, and the other filters have said what they know."""
         mail = message.mail
-        who = authors(message.fields)
+        who = authors(message.named.get(b"from", ()))
         outcomes = [await self._measure(mail, domain) for domain in who.domains]
         result = _together(who, outcomes)
         mail.note(result)
@@ -180,9 +180,9 @@ def _together(who: Authors, outcomes: Sequence[tuple[DMARCResult, Action]]) -> D
     somebody put a second name beside one that asks for refusal."""
     if not outcomes:
         return DMARCResult(result="permerror", reason=who.wrong)
-    worst, _ = max(outcomes, key=lambda each: (each[1], _ORDER.index(each[0].policy), each[0].result == "fail"))
     if not who.wrong:
-        return worst
+        return outcomes[0][0]
+    worst, _ = max(outcomes, key=lambda each: (each[1], _ORDER.index(each[0].policy), each[0].result == "fail"))
     if all(each.result == "pass" for each, _ in outcomes):
         return replace(worst, domains=who.domains)
     return replace(worst, result="permerror", reason=who.wrong, domains=who.domains)

@@ -12,7 +12,7 @@ from twisted_mail.filters.peers import ip_of
 from twisted_mail.filters.phrases import GROUPS, talk_of, words_of
 from twisted_mail.mime import Group, Mailbox, decode_header, mailboxes_of, parse_addresses, parse_date, unfold
 
-__all__ = ["FREE_MAIL", "GTUBE", "alike", "first_fields", "header_signs", "text_signs"]
+__all__ = ["FREE_MAIL", "GTUBE", "alike", "header_signs", "text_signs"]
 
 GTUBE: Final = b"XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 """Generic Test for Unsolicited Bulk Email: SpamAssassin and rspamd know it too."""
@@ -55,26 +55,10 @@ def _owned(domain: str) -> str:
     return ".".join(labels[-count:])
 
 
-def first_fields(fields: Sequence[tuple[bytes, bytes]]) -> tuple[dict[bytes, bytes], dict[bytes, int]]:
-    """The first value of each field by name in lower case, raw; and how many there are."""
-    first: dict[bytes, bytes] = {}
-    number: dict[bytes, int] = {}
-    for name, value in fields:
-        name = name.lower()
-        if name in number:
-            number[name] += 1
-        else:
-            number[name] = 1
-            first[name] = value
-    return first, number
-
-
-def header_signs(
-    first: Mapping[bytes, bytes], number: Mapping[bytes, int], now: float, recipients: Sequence[str]
-) -> list[str]:
-    """Names of signs in the header. *now*: seconds since 1970; *recipients*: those of the envelope."""
+def header_signs(named: Mapping[bytes, Sequence[bytes]], now: float, recipients: Sequence[str]) -> list[str]:
+    """Names of signs in the header. *named*: see `Arrived`; *now*: seconds since 1970; *recipients*: the envelope's."""
     found: list[str] = []
-    date = first.get(b"date")
+    date = _first(named, b"date")
     if date is None:
         found.append("no_date")
     elif (moment := parse_date(date)) is None:
@@ -83,25 +67,25 @@ def header_signs(
         found.append("date_in_future")
     elif moment.epoch < now - 30 * _DAY:
         found.append("date_in_past")
-    message_id = first.get(b"message-id")
+    message_id = _first(named, b"message-id")
     if message_id is None:
         found.append("no_message_id")
     elif b"@" not in message_id:
         found.append("odd_message_id")
-    _from_signs(found, first, number, recipients)
-    to = first.get(b"to")
+    _from_signs(found, named, recipients)
+    to = _first(named, b"to")
     if to is None:
-        if b"cc" not in first and b"bcc" not in first:
+        if b"cc" not in named and b"bcc" not in named:
             found.append("no_to")
     elif b":" in to or not to.strip():
         _group_signs(found, to)
     if len(recipients) > _MOST_RECIPIENTS:
         found.append("many_recipients")
-    subject = first.get(b"subject")
+    subject = _first(named, b"subject")
     if subject is None:
         found.append("no_subject")
         return found
-    if number[b"subject"] > 1:
+    if len(named[b"subject"]) > 1:
         found.append("many_subjects")
     if subject.isupper() or b"=?" in subject or not subject.isascii():
         text = decode_header(subject[:500])
@@ -110,14 +94,17 @@ def header_signs(
     return found
 
 
-def _from_signs(
-    found: list[str], first: Mapping[bytes, bytes], number: Mapping[bytes, int], recipients: Sequence[str]
-) -> None:
-    raw = first.get(b"from")
+def _first(named: Mapping[bytes, Sequence[bytes]], name: bytes) -> bytes | None:
+    values = named.get(name)
+    return values[0] if values else None
+
+
+def _from_signs(found: list[str], named: Mapping[bytes, Sequence[bytes]], recipients: Sequence[str]) -> None:
+    raw = _first(named, b"from")
     if raw is None or not raw.strip():
         found.append("no_from")
         return
-    if number[b"from"] > 1:
+    if len(named[b"from"]) > 1:
         found.append("many_froms")
     author = next(mailboxes_of(parse_addresses(unfold(raw[:2000]))), None)
     if author is None or not author.host:
@@ -129,13 +116,13 @@ def _from_signs(
             found.append("from_shows_another")
     if len(recipients) == 1 and author.address.lower() == recipients[0].lower():
         found.append("from_recipient")
-    reply = first.get(b"reply-to")
+    reply = _first(named, b"reply-to")
     if reply is not None:
         answered = next(mailboxes_of(parse_addresses(unfold(reply[:2000]))), None)
         if answered is not None and _domain(answered) in FREE_MAIL and author.address != answered.address:
             if _domain(answered) != _domain(author):
                 found.append("reply_to_free_mail")
-            elif b"list-id" not in first:
+            elif b"list-id" not in named:
                 found.append("reply_to_another")
 
 
@@ -152,13 +139,13 @@ def _domain(mailbox: Mailbox) -> str:
     return mailbox.host.decode("ascii", "replace").rstrip(".").lower() if mailbox.host else ""
 
 
-def text_signs(first: Mapping[bytes, bytes], body: bytes) -> Iterator[str]:
-    """Names of signs in the text; those of `GROUPS` as ``name:2.5`` with their points. *body*: the beginning of what is
-    behind the header, as sent."""
+def text_signs(named: Mapping[bytes, Sequence[bytes]], body: bytes) -> Iterator[str]:
+    """Names of signs in the text; those of `GROUPS` as ``name:2.5`` with their points. *named*: see `Arrived`; *body*: the
+    beginning of what is behind the header, as sent."""
     if GTUBE in body:
         yield "gtube"
-    kind = first.get(b"content-type", b"text/plain").strip().lower()
-    encoding = first.get(b"content-transfer-encoding", b"").strip().lower()
+    kind = (_first(named, b"content-type") or b"text/plain").strip().lower()
+    encoding = (_first(named, b"content-transfer-encoding") or b"").strip().lower()
     text, disguised = _decoded(body, kind, encoding)
     if disguised:
         yield "disguised_text"

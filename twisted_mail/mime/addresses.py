@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from twisted_mail.mime.words import decode_header
 
@@ -18,10 +20,11 @@ __all__ = ["Address", "Group", "Mailbox", "mailboxes_of", "parse_addresses"]
 
 _MOST: Final = 20_000
 """Addresses kept of one field; a header is bounded, but ENVELOPE costs more octets than the field."""
+_SHORT: Final = 200
+"""Octets of a value that is remembered: filters and ENVELOPE want the same fields, and people write more than once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(msgspec.Struct, frozen=True):
     """One address."""
 
     name: bytes | None
@@ -47,8 +50,7 @@ class Mailbox:
         return f"{local}@{self.host.decode('utf-8', 'replace')}" if self.host else local
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """A named list of addresses, perhaps empty (``undisclosed-recipients:;``)."""
 
     name: bytes
@@ -81,6 +83,15 @@ _SPACES: Final = re.compile(rb"[\s\x00]+")
 
 def parse_addresses(raw: bytes) -> tuple[Address, ...]:
     """The addresses of a field's value (From, To, Reply-To…), in order. Never raises; an empty value gives none."""
+    return _short_ones(raw) if len(raw) <= _SHORT else _parsed(raw)
+
+
+@lru_cache(maxsize=4096)
+def _short_ones(raw: bytes) -> tuple[Address, ...]:
+    return _parsed(raw)
+
+
+def _parsed(raw: bytes) -> tuple[Address, ...]:
     found: list[Address] = []
     at, length = 0, len(raw)
     match = _SIMPLE.match
