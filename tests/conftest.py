@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.servers import needs_servers
 
@@ -14,6 +15,11 @@ if "twisted.internet.reactor" not in sys.modules:
     from twisted.internet import asyncioreactor
 
     asyncioreactor.install()
+
+
+# How fast examples are made says something of what else the machine does, and nothing of ours.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
