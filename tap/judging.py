@@ -26,6 +26,7 @@ from twisted_mail.filters.greylisting import Greylisting, GreylistingSettings
 from twisted_mail.filters.helo import Helo
 from twisted_mail.filters.iprev_stage import IPRevStage
 from twisted_mail.filters.milter import Milter
+from twisted_mail.filters.milter_chain import MilterChain
 from twisted_mail.filters.policy import Policy
 from twisted_mail.filters.rates import Rates
 from twisted_mail.filters.rspamd import Rspamd
@@ -151,10 +152,19 @@ def _built(
             context=policy.context,
         )
         add(stage, "policies", policy.timeout, policy.when_down)
+    chain = MilterChain()
     for number, milter in enumerate(settings.milters, 1):
         name = _named(milter.name, "milter", number)
         add(
-            Milter(Place.parse(milter.address), call, hostname, name=name, outbound=milter.outbound),
+            Milter(
+                Place.parse(milter.address),
+                call,
+                hostname,
+                name=name,
+                outbound=milter.outbound,
+                answer_seconds=milter.timeout,
+                chain=chain,
+            ),
             "milters",
             milter.timeout,
             milter.when_down,
@@ -258,17 +268,21 @@ def gauntlet_of(
         def rank(each: _Built) -> int:
             return min(order.index(name) for name in (each.stage.name, each.place) if name in order)
 
-        posts = [
-            Post(
-                stage=each.stage,
-                seconds=min(each.seconds, 60.0),
-                message_seconds=each.seconds,
-                when_down=WhenDown(each.when_down),
-                strangers_only=each.stage.name in STRANGERS_ONLY,
+        posts = []
+        row = 0.0  # of milters each may have to wait for those before it
+        for each in sorted(built, key=rank):
+            if each.stage.name in without:
+                continue
+            row += each.seconds if isinstance(each.stage, Milter) else 0.0
+            posts.append(
+                Post(
+                    stage=each.stage,
+                    seconds=min(each.seconds, 60.0),
+                    message_seconds=row if isinstance(each.stage, Milter) else each.seconds,
+                    when_down=WhenDown(each.when_down),
+                    strangers_only=each.stage.name in STRANGERS_ONLY,
+                )
             )
-            for each in sorted(built, key=rank)
-            if each.stage.name not in without
-        ]
         return Gauntlet(posts, reactor, breaker_seconds=settings.rest)
     except ValueError as error:
         raise StartError(f"filters: {error}") from None

@@ -9,7 +9,7 @@ import dkim
 from twisted.internet import reactor as _reactor
 from twisted.trial.unittest import TestCase
 
-from tests.filters.milters import Message, a_mail
+from tests.filters.milters import FakeWire, Message, ScriptedMilter, a_mail, changed, say
 from tests.services import running
 from tests.services.clamav_milter import clamav_milter
 from tests.services.clamd import EICAR
@@ -19,6 +19,9 @@ from tests.services.rspamd import Rspamd
 from tests.services.spamd import GTUBE
 from tests.signatures.support import RSA
 from twisted_mail.filters.milter import Milter
+from twisted_mail.filters.milter_chain import MilterChain
+from twisted_mail.filters.milter_packets import Command, Modification, Reply
+from twisted_mail.filters.rewriting import rewritten
 from twisted_mail.filters.values import Action, Client, FilterDown, Mail, Verdict
 from twisted_mail.filters.wires import Place, dial
 from twisted_mail.services import Identity
@@ -139,6 +142,38 @@ class OpenDKIMTests(Programs):
         mail.client.identity = Identity(AccountId.new(), "ann@example.org")
         verdict = await self.show(milter, mail, PLAIN)
         self.assertTrue(dkim.verify(with_changes(PLAIN, verdict), dnsfunc=lambda *_, **__: RSA.record().encode()))
+
+    async def test_behind_one_that_changes_the_message_it_signs_what_is_sent(self) -> None:
+        footer = ScriptedMilter(
+            answers={
+                Command.END_OF_BODY: [
+                    *changed(
+                        Modification(Reply.CHANGE_HEADER, "Subject", "[list] a", 1),
+                        Modification(Reply.REPLACE_BODY, octets=b"Hello\n-- \nthe list\n"),
+                    ),
+                    say(Reply.CONTINUE),
+                ]
+            }
+        )
+
+        async def dialed(place: Place, seconds: float) -> Any:
+            return FakeWire(footer)
+
+        chain = MilterChain()
+        signer = self.milter(opendkim().address, "opendkim", outbound=True, chain=chain)
+        changer = Milter(Place("127.0.0.1", 1), dialed, "mx.example.net", name="footer", outbound=True, chain=chain)
+        mail = self.mail(signer, "192.0.2.10")
+        readers = [changer.read(mail), signer.read(mail)]
+        for reader in readers:
+            await reader.write(PLAIN)
+        message = Message(mail, PLAIN)
+        changes = [(await reader.finish(message)).changes for reader in readers]
+        made = [each for each in changes if each is not None]
+        self.assertEqual(len(made), 2)
+        header = rewritten(message.header, (), made)
+        sent = header + b"\r\n" + b"Hello\r\n-- \r\nthe list\r\n"
+        self.assertIn(b"Subject: [list] a\r\n", header)
+        self.assertTrue(dkim.verify(sent, dnsfunc=lambda *_, **__: RSA.record().encode()))
 
     async def test_a_peer_without_an_address_is_no_fault(self) -> None:
         milter = self.milter(opendkim().address, "opendkim")

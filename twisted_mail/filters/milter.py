@@ -4,17 +4,23 @@ One connection to the milter for each SMTP connection, kept over its transaction
 said before what it is asked: so it makes no difference whether a connection began long ago, was broken since, or a message
 is shown later, from the queue. A milter that dies, hangs, or talks nonsense is `FilterDown`.
 
+Milters stand in a row (`milter_chain`): behind one that may change a message the next one is shown what that one has made of it,
+so that one that signs comes last. Their changes are made in that order.
+
 ``DISCARD`` would throw a message away that the sender was told is accepted. Here nothing is lost: it is QUARANTINE.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from twisted_mail.filters import milter_packets as p
+from twisted_mail.filters.answers import first
+from twisted_mail.filters.milter_chain import MilterChain
 from twisted_mail.filters.milter_changes import changes_of, words_of
 from twisted_mail.filters.milter_conversation import Conversation, Said, cut_fields
 from twisted_mail.filters.milter_macros import client_name, macro_values
@@ -76,9 +82,11 @@ class Milter:
         answer_seconds: float = 60.0,
         changes_bytes: int = 64 << 20,
         version: str = "",
+        chain: MilterChain | None = None,
     ) -> None:
         """*hostname*, *version*: ours, for the macros ``j`` and ``v``. *outbound*: it sees the mail of our own users too, as
-        one that signs must. *changes_bytes*: the most that it may change a message by."""
+        one that signs must. *changes_bytes*: the most that it may change a message by.
+        *chain*: the row that it stands in; None: it is alone."""
         self.name = name
         self.needs: frozenset[str] = frozenset({"iprev"})  # for the peer's name
         self.outbound = outbound
@@ -89,6 +97,7 @@ class Milter:
         self._answer_seconds = answer_seconds
         self._changes_bytes = changes_bytes
         self._version = version
+        self._chain = chain or MilterChain()
         self._visits: WeakKeyDictionary[Client, _Visit] = WeakKeyDictionary()
 
     # --- moments
@@ -125,6 +134,7 @@ class Milter:
 
     async def ended(self, mail: Mail) -> None:
         """The transaction is over."""
+        self._chain.forget(mail)
         visit = self._visits.get(mail.client)
         if visit is not None and visit.transaction is not None and visit.transaction.mail is mail:
             self._end(visit)
@@ -286,13 +296,29 @@ class _Reading:
         self._body = bytearray()
         self._enough = False
         """The milter wants no more of the body."""
+        self._link = milter._chain.join(mail, self._may_change)
+        self._streams: bool | None = None
+        """Whether it is told while the message comes; None: nothing has come yet."""
 
     @property
     def _decided(self) -> Verdict | None:
         return self._visit.decided or self._transaction.decided
 
+    def _may_change(self) -> bool:
+        """Whether it may change what the next milter sees. One that was not reached yet may."""
+        conversation = self._visit.conversation
+        if self._decided is not None:
+            return False
+        return conversation is None or conversation.ended or conversation.may_change
+
     async def write(self, chunk: bytes) -> None:
         """The next octets."""
+        if self._streams is None:
+            self._streams = self._link.free
+        if self._streams:
+            await self._take(chunk)
+
+    async def _take(self, chunk: bytes) -> None:
         await self._start()
         if self._decided is not None:
             return
@@ -312,6 +338,25 @@ class _Reading:
 
     async def finish(self, message: Arrived) -> Verdict:
         """All has come."""
+        verdict: Verdict | None = None
+        self._link.begin()
+        try:
+            verdict = await self._finish(message)
+        finally:
+            self._link.end(verdict)
+        return verdict
+
+    async def _finish(self, message: Arrived) -> Verdict:
+        if not self._streams:
+            seen = await self._link.seen(message)
+            if seen is None:
+                return ACCEPTED  # it is refused already
+            message = seen
+            async with aclosing(first(message.chunks(), message.size)) as chunks:
+                async for chunk in chunks:
+                    await self._take(chunk)
+                    if self._decided is not None:
+                        break
         await self._start()
         if self._header is not None and self._decided is None:
             await self._tell_header(len(self._header))
@@ -393,4 +438,3 @@ class _Reading:
             reason=f"{name} holds it back: {why or 'it gives no reason'}" + (f"; it {words}" if words else ""),
             changes=changes,
         )
-

@@ -17,7 +17,8 @@ def changes_of(
     """*fields*: of the message as the milter saw it. None: nothing is changed.
 
     A milter counts our own Received field as the first one when it inserts; here positions begin behind it. A field that is
-    to be changed and does not exist is added (smfi_chgheader). All numbers are those of the message as it came.
+    to be changed and does not exist is added (smfi_chgheader). All numbers are those of the message as the milter saw it, which
+    may have been changed by those before it.
     """
     here = Counter(name.decode("latin-1").lower() for name, _ in fields)
     inserted: list[tuple[int, str, str]] = []
@@ -58,6 +59,7 @@ def changes_of(
         added=tuple(added),
         changed=tuple(changed.values()),
         body=None if body is None else _line_ends(b"".join(body)),
+        chained=True,
         sender=sender,
         recipients_added=tuple(more),
         recipients_removed=tuple(fewer),

@@ -44,6 +44,8 @@ OFFERED_ACTIONS: Final = Tells(0x1FF)
 OFFERED_STEPS: Final = Steps(0x1FFFFF) & ~Steps.REJECTED_RECIPIENTS
 """Recipients that we refuse ourselves are not shown to filters."""
 
+CHANGES_MESSAGE: Final = Tells.ADD_HEADERS | Tells.CHANGE_HEADERS | Tells.CHANGE_BODY
+
 _NOT_WANTED: Final[Mapping[Command, Steps]] = {
     Command.CONNECT: Steps.NO_CONNECT,
     Command.HELO: Steps.NO_HELO,
@@ -117,6 +119,8 @@ class Conversation:
         self._unanswered: frozenset[Command] = frozenset()
         self.leading_space = False
         """Header values go with the space behind the colon."""
+        self.may_change = True
+        """Whether the filter may change a message's header or body, by what it has negotiated."""
         self._macros: dict[Step, tuple[str, ...]] = dict(DEFAULT)
 
     @property
@@ -148,6 +152,7 @@ class Conversation:
         self._unwanted = frozenset(unwanted)
         self._unanswered = frozenset(command for command, step in _NOT_ANSWERED.items() if answer.steps & step)
         self.leading_space = bool(answer.steps & Steps.LEADING_SPACE)
+        self.may_change = bool(answer.actions & CHANGES_MESSAGE)
         self._macros.update(answer.macros)
 
     def abort(self) -> None:

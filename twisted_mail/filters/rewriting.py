@@ -145,18 +145,23 @@ def front(fields: Sequence[tuple[str, str]]) -> bytes:
 async def with_header(
     chunks: AsyncIterator[bytes], skip: int, header: bytes, body: bytes | None = None
 ) -> AsyncIterator[bytes]:
-    """A message whose first *skip* octets are its header, with another *header*, and another *body* if there is one."""
-    if header:
-        yield header
-    if body is not None:
-        yield b"\r\n" + body
-        return
-    async for chunk in chunks:
-        if skip >= len(chunk):
-            skip -= len(chunk)
-            continue
-        yield chunk[skip:] if skip else chunk
-        skip = 0
+    """A message whose first *skip* octets are its header, with another *header*, and another *body* if there is one. *chunks*
+    are closed."""
+    try:
+        if header:
+            yield header
+        if body is not None:
+            yield b"\r\n" + body
+            return
+        async for chunk in chunks:
+            if skip >= len(chunk):
+                skip -= len(chunk)
+                continue
+            yield chunk[skip:] if skip else chunk
+            skip = 0
+    finally:
+        if (close := getattr(chunks, "aclose", None)) is not None:
+            await close()
 
 
 class Rewritten:
