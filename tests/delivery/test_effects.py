@@ -69,6 +69,30 @@ def test_what_is_redirected_is_the_edited_message(house: SortingHouse) -> None:
 
 
 @BOTH_WAYS
+def test_a_redirect_sends_what_there_was_when_it_was_come_to(house: SortingHouse, straight: bool) -> None:
+    house.script(BOB, "keep;")
+    script = f"""require ["editheader", "replace", "enclose", "copy"];
+        redirect :copy "{ELSEWHERE}"; addheader "X-One" "1"; replace "other"; redirect :copy "{BOB}";
+        enclose "look"; redirect :copy "two@elsewhere.example";"""
+    node = give(house, script, straight=straight)
+    [first] = house.world.to(ELSEWHERE)
+    [second] = house.world.to("two@elsewhere.example")
+    [(third, _)] = house.messages(node, BOB, "INBOX")
+    [(kept, _)] = house.messages(node, ANN, "INBOX")
+    assert first["X-One"] is None and "other" not in first.get_content()
+    assert second["X-One"] == "1" and second.get_content().split() == ["other"] and second["Return-Path"] is None
+    assert third.startswith(b"Return-Path: <eve@elsewhere.example>\r\nX-Sieve-Redirected-From: ann@example.org\r\nX-One: 1\r\n")
+    assert third.endswith(b"\r\n\r\nother\r\n") and third.count(b"Return-Path") == 1
+    assert kept.startswith(b"Return-Path: <eve@elsewhere.example>\r\nFrom: ann@example.org\r\n") and b"look" in kept
+
+
+def test_what_cannot_be_redirected_is_kept_as_it_was_to_be_sent(house: SortingHouse) -> None:
+    node = give(house, 'require ["editheader"]; addheader "X-One" "1"; redirect "nobody@example.org"; deleteheader "Subject";')
+    [(octets, _)] = house.messages(node, ANN, "INBOX")
+    assert b"X-One: 1" in octets and b"Subject: " in octets
+
+
+@BOTH_WAYS
 def test_a_redirect_to_one_of_us_goes_through_the_queue(house: SortingHouse, straight: bool) -> None:
     house.script(BOB, 'require "fileinto"; fileinto "Archive";')
     node = give(house, f'redirect "{BOB}";', straight=straight)

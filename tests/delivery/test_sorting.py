@@ -461,3 +461,51 @@ def test_the_scripts_in_the_documents_compile() -> None:
     assert len(scripts) == 2
     for script in scripts:
         compile_script(script)
+
+
+@BOTH_WAYS
+def test_each_mailbox_gets_the_version_that_its_fileinto_was_come_to_with(house: SortingHouse, straight: bool) -> None:
+    """RFC 5293 section 6; one entry, and one row for each version."""
+    house.script(
+        ANN,
+        """require ["editheader", "fileinto", "mailbox"];
+        fileinto "Archive"; addheader "X-One" "1"; fileinto :create "b"; fileinto :create "c"; deleteheader "X-One"; keep;""",
+    )
+    node = SortingNode(house, straight=straight)
+    house.give(node, ANN, message=mail(body="text\r\n" * 5))
+    node.worker.start()
+    house.go_on(1)
+    assert house.boxes(node, ANN) == {"Archive": 1, "b": 1, "c": 1, "INBOX": 1}
+    came, one, two, last = [house.messages(node, ANN, name)[0][0] for name in ("Archive", "b", "c", "INBOX")]
+    assert came == last and one == two and b"X-One" not in came
+    assert one.replace(b"\r\nX-One: 1\r\n", b"\r\n") == came
+    for name in ("Archive", "b"):
+        assert house.messages(node, ANN, name)[0][0].startswith(b"Return-Path: <a@b.example>\r\n")
+
+
+def test_two_versions_for_one_mailbox_are_one_message(house: SortingHouse) -> None:
+    """Mailboxes that are not there mean INBOX; what is named first counts."""
+    house.script(ANN, 'require ["editheader", "fileinto"]; fileinto "None"; addheader "X-One" "1"; fileinto "Nowhere";')
+    node = SortingNode(house)
+    house.give(node, ANN)
+    [(octets, _)] = house.messages(node, ANN, "INBOX")
+    assert b"X-One" not in octets
+
+
+def test_a_large_message_loses_an_attachment_and_nothing_else(house: SortingHouse) -> None:
+    house.script(
+        ANN,
+        """require ["foreverypart", "mime", "replace"];
+        foreverypart { if header :mime :param "filename" :matches "Content-Disposition" "*.exe" { replace "removed"; } }""",
+    )
+    front = ("MIME-Version: 1.0", 'Content-Type: multipart/mixed; boundary="b"')
+    part = "--b\r\nContent-Disposition: attachment; filename={}\r\nContent-Transfer-Encoding: base64\r\n\r\n{}\r\n"
+    first, second = "QUJD" * 15 + "\r\n", "REVG" * 15 + "\r\n"
+    body = part.format("a.pdf", first * 30_000) + part.format("b.exe", second * 30_000) + part.format("c.pdf", "QQ==") + "--b--\r\n"
+    node = SortingNode(house)
+    house.give(node, ANN, message=mail(*front, body=body))
+    [(octets, _)] = house.messages(node, ANN, "INBOX")
+    assert octets.partition(b"\r\n\r\n")[2].decode() == body.replace(
+        part.format("b.exe", second * 30_000).removeprefix("--b\r\n").removesuffix("\r\n"),
+        "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 7bit\r\n\r\nremoved",
+    )

@@ -17,10 +17,11 @@ from twisted_mail.account.references import holding_message
 from twisted_mail.account.service import AccountService
 from twisted_mail.delivery.effects import Effects, EffectSettings
 from twisted_mail.delivery.items import Copy
-from twisted_mail.delivery.placing import Placer, given_up
+from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.resolution import Resolution
 from twisted_mail.delivery.scripts import ActiveScripts
 from twisted_mail.delivery.sorting import Arrival, Sorter, SortSettings
+from twisted_mail.delivery.versions import given_up
 from twisted_mail.sieve import compile_script
 from twisted_mail.storage import open_backend
 from twisted_mail.storage.interfaces import AccountRecord, Domain, EngineContext

@@ -75,10 +75,39 @@ class Pigeonhole:
             return ["error"]
         return list(_actions(output.splitlines()))
 
+    def did(self, script: str, message: bytes, sender: str, recipient: str) -> dict[str, list[bytes]]:
+        """What it really stores and sends: messages by mailbox, or by the address they are sent to."""
+        source, mail, maildir = self.folder / "done.sieve", self.folder / "done.eml", self.folder / "Maildir"
+        shutil.rmtree(maildir, ignore_errors=True)
+        maildir.mkdir()
+        maildir.chmod(0o777)
+        source.write_text(script)
+        mail.write_bytes(message)
+        words = [self.program, "-c", str(self.configuration), "-e", "-f", sender, "-r", recipient, "-a", recipient]
+        done = subprocess.run([*words, str(source), str(mail)], capture_output=True, timeout=20, check=False)
+        assert done.returncode == 0, done.stderr.decode("utf-8", "replace")
+        # What it sends it writes at once, and to whom it has sent it at the end.
+        octets, *rest = done.stdout.split(b"\nRECIPIENT: ")
+        sent = [_whole(each) for each in octets.split(b"X-Sieve: ")[1:]]
+        addresses = [each.split(b"\n")[0].decode() for each in rest]
+        found = {address: [message] for address, message in zip(addresses, sent, strict=True)}
+        for path in maildir.rglob("new/*"):
+            folder = path.parent.parent
+            name = "INBOX" if folder == maildir else folder.name.removeprefix(".")
+            found.setdefault(name, []).append(_whole(path.read_bytes()))
+        return found
+
     def version(self) -> str:
         """What ``doveconf`` says of itself."""
         folder = Path(self.program).parent
         return subprocess.run([folder / "doveconf", "--version"], capture_output=True, text=True, check=False).stdout
+
+
+def _whole(octets: bytes) -> bytes:
+    """With CRLF, which it stores without, and without what it says of itself where it redirects."""
+    lines = octets.replace(b"\r\n", b"\n").rstrip(b"\n").split(b"\n")
+    its = (b"Pigeonhole", b"X-Sieve-Redirected-From:", b"Message-ID: <dovecot-sieve")
+    return b"".join([line + b"\r\n" for line in lines if not line.startswith(its)])
 
 
 def _actions(lines: Sequence[str]) -> Iterator[str]:

@@ -12,7 +12,8 @@ from tests.mime.generate import SHAPES, generate
 from twisted_mail.mime import MessageParser, mailboxes_of, parse_addresses, unfold
 from twisted_mail.sieve.comparators import fold
 from twisted_mail.sieve.editing import edit_header
-from twisted_mail.sieve.message import Message, _address
+from twisted_mail.sieve.header import _address
+from twisted_mail.sieve.message import Message
 from twisted_mail.sieve.values import Edit
 
 PLAIN = (

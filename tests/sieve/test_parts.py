@@ -177,10 +177,6 @@ def test_what_makes_no_sense_is_an_error(text: str, why: str) -> None:
     assert why in fails(REQUIRE + text).text
 
 
-def test_replace_and_enclose_are_not_there_and_say_so() -> None:
-    assert "not known" in fails('require "replace";').text and "not known" in fails('require "enclose";').text
-
-
 def test_loops_over_ten_thousand_parts_end_by_the_steps() -> None:
     octets = b"Content-Type: multipart/mixed; boundary=b\n\n" + b"--b\nX-A: b\n\nx\n" * 10_500
     text = 'foreverypart { if header :mime :anychild :contains "x-a" "c" { discard; } }'

@@ -37,7 +37,7 @@ from twisted_mail.account.state import MAX_MAILBOXES, SEPARATOR, AccountState, c
 from twisted_mail.account.tree import CreateMailbox
 from twisted_mail.values import MailboxId, MessageKey
 
-__all__ = ["MOST", "TOLD", "DeliverMessage", "Delivered", "Place", "Remember", "Seen", "memory_key"]
+__all__ = ["MOST", "TOLD", "Another", "DeliverMessage", "Delivered", "Place", "Remember", "Seen", "memory_key"]
 
 ANSWERED: Final = "~v/"
 SEEN: Final = "~d/"
@@ -64,6 +64,13 @@ class Place(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """It is made, unless there is one of that special use or that name by then."""
 
 
+class Another(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Another form of the message of a delivery, as a script has made it, with the places that get that one."""
+
+    message: NewMessage
+    places: tuple[Place, ...]
+
+
 class Remember(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Something that is remembered under a `memory_key`."""
 
@@ -86,7 +93,7 @@ class Delivered:
     """The number of the entry; 0 if there is none of this attempt."""
 
 
-class DeliverMessage(Intent[Delivered], frozen=True, kw_only=True, tag="deliver"):
+class DeliverMessage(Intent[Delivered], frozen=True, kw_only=True, omit_defaults=True, tag="deliver"):
     """Put a stored message into mailboxes and remember what belongs to it; nothing is done where the delivery stands already.
 
     There is no quota here: room was looked for when the recipient was accepted, and what was accepted is stored. As in
@@ -98,6 +105,8 @@ class DeliverMessage(Intent[Delivered], frozen=True, kw_only=True, tag="deliver"
     message: NewMessage | None = None
     """None: there are no places."""
     places: tuple[Place, ...] = ()
+    others: tuple[Another, ...] = ()
+    """A mailbox gets one of them: the first that names it."""
     repeated: bool = False
     now: int = 0
     """Seconds since 1970."""
@@ -109,10 +118,14 @@ class DeliverMessage(Intent[Delivered], frozen=True, kw_only=True, tag="deliver"
     """A version of a script that fails, of which the owner is to be told."""
 
     def new_rows(self) -> tuple[bytes, ...]:
-        return () if self.message is None else (self.message.message,)
+        return tuple([message.message for message, _ in self._messages()])
 
     def new_keys(self) -> tuple[MessageKey, ...]:
-        return () if self.message is None else (_key(self.message),)
+        return tuple([_key(message) for message, _ in self._messages()])
+
+    def _messages(self) -> list[tuple[NewMessage, tuple[Place, ...]]]:
+        first = [] if self.message is None else [(self.message, self.places)]
+        return [*first, *[(other.message, other.places) for other in self.others]]
 
     def again(self) -> Self | None:
         return msgspec.structs.replace(self, repeated=True)
@@ -122,10 +135,11 @@ class DeliverMessage(Intent[Delivered], frozen=True, kw_only=True, tag="deliver"
 
     def scope(self) -> Scope:
         alone = {b"delivery:" + self.delivery}
-        shared = {b"add:" + place.mailbox.octets for place in self.places if place.mailbox is not None}
+        places = [place for _, places in self._messages() for place in places]
+        shared = {b"add:" + place.mailbox.octets for place in places if place.mailbox is not None}
         if self.answers or self.seen or self.told:
             alone.add(_REMEMBERED)
-        if any(place.create is not None for place in self.places):
+        if any(place.create is not None for place in places):
             alone.add(TREE)
         else:
             shared.add(TREE)
@@ -135,19 +149,19 @@ class DeliverMessage(Intent[Delivered], frozen=True, kw_only=True, tag="deliver"
         if self.delivery in state.delivered:
             return Plan()
         changes: list[Change] = []
-        mailboxes: tuple[MailboxId, ...] = ()
-        if self.message is not None:
-            mailboxes = self._place(state, self.message, changes)
+        mailboxes = self._place(state, changes)
         changes += self._remember(state)
         return Plan(tuple(changes), mailboxes, self.delivery if changes else b"")
 
-    def _place(self, state: AccountState, message: NewMessage, changes: list[Change]) -> tuple[MailboxId, ...]:
+    def _place(self, state: AccountState, changes: list[Change]) -> tuple[MailboxId, ...]:
         making = _Making(state)
-        wanted: dict[MailboxId, list[str]] = {}
-        for place in self.places:
-            wanted.setdefault(making.mailbox(place), []).extend((*message.flags, *place.flags))
+        wanted: dict[MailboxId, tuple[NewMessage, list[str]]] = {}
+        for message, places in self._messages():
+            for place in places:
+                _, flags = wanted.setdefault(making.mailbox(place), (message, []))
+                flags += (*message.flags, *place.flags)
         changes += making.changes
-        for id, flags in wanted.items():
+        for id, (message, flags) in wanted.items():
             mailbox = state.mailboxes.get(id)
             columns = None if mailbox is None else mailbox.columns
             added = AddedMessage(

@@ -18,9 +18,10 @@ from twisted_mail.admin.queue_items import address_of, bodies_of, body_of, facts
 from twisted_mail.delivery.failing import QUARANTINED
 from twisted_mail.delivery.items import USE, Inbound, inbound_of
 from twisted_mail.delivery.judgement import Judgement
-from twisted_mail.delivery.placing import Placer, given_up
+from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.scripts import ActiveScripts
 from twisted_mail.delivery.sorting import Arrival, Sorter, SortSettings
+from twisted_mail.delivery.versions import given_up
 from twisted_mail.filters.values import Action
 from twisted_mail.sieve import compile_script
 from twisted_mail.storage.interfaces import Corrupt, ItemState, QueueFilter, QueueStatus

@@ -22,7 +22,7 @@ from twisted_mail.services import Account, MailRefused, PreparedMessage
 from twisted_mail.sieve.addressing import outbound_address
 from twisted_mail.sieve.mailto import Mailto, parse_mailto
 from twisted_mail.sieve.message import Header
-from twisted_mail.sieve.values import Notify, Reject, Vacation
+from twisted_mail.sieve.values import Notify, Reject, Rewritten, Vacation
 from twisted_mail.storage.interfaces import Unavailable
 
 __all__ = ["REDIRECTED", "Answer", "Caused", "Causes", "EffectSettings", "Forward", "Resolve", "header_of"]
@@ -49,6 +49,8 @@ class Forward:
 
     address: str
     found: Resolution
+    version: Rewritten | None = None
+    """What is sent instead of the message that came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +68,8 @@ class Caused:
     """What a delivery causes, looked at already."""
 
     places: tuple[Place, ...]
+    rewritten: dict[int, Rewritten] = field(default_factory=dict)
+    """What the places of these numbers get instead of the message that came."""
     forwards: list[Forward] = field(default_factory=list)
     answer: Answer | None = None
     refusal: Reject | None = None
@@ -98,16 +102,17 @@ class Causes:
         self, account: Account, copy: Copy, prepared: PreparedMessage, arrival: Arrival, found: Sorted, *, refusable: bool
     ) -> Caused:
         """*refusable*: the peer waits, and a refusal concerns this copy alone. Raises: StorageError."""
-        caused = Caused(places=found.places)
+        caused = Caused(places=found.places, rewritten=dict(found.rewritten))
         header = header_of(found, prepared)
         own = own_addresses(copy)
         if found.reject is not None:
             self._prepare_refusal(caused, copy, arrival, found.reject, refusable)
-        for redirect in found.redirects:
-            why = await self._prepare_redirect(caused, copy, prepared, redirect.address, own)
+        for number, redirect in enumerate(found.redirects):
+            version = found.redirected.get(number)
+            why = await self._prepare_redirect(caused, copy, prepared, redirect.address, version, own)
             if why:
                 caused.trace.append(f"not redirected to {redirect.address}: {why}")
-                self._keep(account, copy, caused)
+                self._keep(account, copy, caused, version)
         if found.vacation is not None and found.reject is None:
             why = await self._prepare_answer(caused, account, copy, arrival, header, found.vacation, own)
             if why:
@@ -118,10 +123,12 @@ class Causes:
                 caused.trace.append(f"no notification: {why}")
         return caused
 
-    def _keep(self, account: Account, copy: Copy, caused: Caused) -> None:
-        """Rather kept than lost."""
+    def _keep(self, account: Account, copy: Copy, caused: Caused, version: Rewritten | None) -> None:
+        """Rather kept than lost, as it was to be sent."""
         usual = usual_place(account.state, copy.detail)
         if all(place.mailbox != usual.mailbox for place in caused.places):
+            if version is not None:
+                caused.rewritten[len(caused.places)] = version
             caused.places = (*caused.places, usual)
 
     def _prepare_refusal(
@@ -140,7 +147,13 @@ class Causes:
             caused.bounce = reject
 
     async def _prepare_redirect(
-        self, caused: Caused, copy: Copy, prepared: PreparedMessage, wanted: str, own: Collection[str]
+        self,
+        caused: Caused,
+        copy: Copy,
+        prepared: PreparedMessage,
+        wanted: str,
+        version: Rewritten | None,
+        own: Collection[str],
     ) -> str:
         """Why not; empty: it is to be done. Raises: StorageError."""
         address = outbound_address(wanted)
@@ -169,7 +182,7 @@ class Causes:
             return "there is no queue"
         if not found.accounts and not found.remote:
             return "nobody has a mailbox there"
-        caused.forwards.append(Forward(address, found))
+        caused.forwards.append(Forward(address, found, version))
         return ""
 
     async def _prepare_answer(

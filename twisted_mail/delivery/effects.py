@@ -29,6 +29,7 @@ from twisted_mail.delivery.queueing import InboundQueue, Waiting
 from twisted_mail.delivery.sorting import Arrival, Sorted, place_of, usual_place
 from twisted_mail.delivery.trace import return_path_field
 from twisted_mail.delivery.vacation import compose, from_addresses
+from twisted_mail.delivery.versions import octets_of, store_version
 from twisted_mail.mime import first_value
 from twisted_mail.services import (
     Account,
@@ -150,7 +151,8 @@ class Effects:
                     raise
                 trace.append(f"not redirected to {forward.address}, but kept: {error.text}")
                 kept = copy.delivery.caused(f"redirect/{forward.address}/kept")
-                message = new_message(await account.store(prepared), arrival.received, arrival.zone)
+                stored = await store_version(self._accounts, account, prepared, forward.version)
+                message = new_message(stored, arrival.received, arrival.zone)
                 await self._commit(account, kept, message, usual_place(account.state, copy.detail))
         if caused.bounce is not None and self._bounce is not None:
             bounce = self._bounce(
@@ -208,7 +210,7 @@ class Effects:
         found = forward.found
         if found.remote and self._outbound is not None:
             envelope = _envelope(copy, arrival, header)
-            leaving = self._leave(self._outbound, envelope, prepared, front, cause, found.remote)
+            leaving = self._leave(self._outbound, envelope, _sent(prepared, forward), front, cause, found.remote)
             await self._once(copy, f"redirect/{forward.address}", repeated, leaving)
         if found.accounts and self._inbound is not None:
             judgement = copy.judgement
@@ -229,13 +231,13 @@ class Effects:
                 )
                 for record in found.accounts
             ]
-            await self._enqueue(self._inbound, waiting, prepared, arrival, front)
+            await self._enqueue(self._inbound, waiting, _sent(prepared, forward), arrival, front)
 
     async def _leave(
         self,
         outbound: OutboundQueue,
         envelope: Envelope,
-        prepared: PreparedMessage,
+        octets: AsyncIterator[bytes],
         front: bytes,
         cause: DeliveryId,
         to: Sequence[str],
@@ -244,7 +246,7 @@ class Effects:
         leaving = outbound.begin(envelope)
         try:
             await leaving.write(front)
-            async for chunk in _without_return_path(prepared):
+            async for chunk in octets:
                 await leaving.write(chunk)
             ids = [cause] if len(to) == 1 else [cause.caused(address) for address in to]
             await leaving.finish([(id, address, Recipient(address, ())) for id, address in zip(ids, to, strict=True)])
@@ -253,13 +255,13 @@ class Effects:
             raise
 
     async def _enqueue(
-        self, queue: InboundQueue, waiting: list[Waiting], prepared: PreparedMessage, arrival: Arrival, front: bytes
+        self, queue: InboundQueue, waiting: list[Waiting], octets: AsyncIterator[bytes], arrival: Arrival, front: bytes
     ) -> None:
         """Raises: StorageError, MailRefused."""
         spool = queue.spools.begin()
         try:
             await spool.write(return_path_field(arrival.sender) + front)
-            async for chunk in _without_return_path(prepared):
+            async for chunk in octets:
                 await spool.write(chunk)
             failures = await queue.put(spool, waiting, sender=arrival.sender, received=arrival.received)
         except OSError as error:
@@ -395,13 +397,15 @@ def _envelope(copy: Copy, arrival: Arrival, header: Header) -> Envelope:
     )
 
 
-async def _without_return_path(prepared: PreparedMessage) -> AsyncIterator[bytes]:
-    """The message without the field that its delivery here has put in front. Raises: StorageError."""
+def _sent(prepared: PreparedMessage, forward: Forward) -> AsyncIterator[bytes]:
+    """What is sent on, without the field that the message's delivery here has put in front: no script takes that away.
+
+    Raises: StorageError.
+    """
     start = 0
     if prepared.header[:12].lower() == b"return-path:":
         start = prepared.header.find(b"\n") + 1
-    async for chunk in prepared.octets(start):
-        yield chunk
+    return octets_of(prepared, forward.version, start)
 
 
 def refusal_of(reject: Reject) -> MailRefused:

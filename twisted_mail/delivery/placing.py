@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 from twisted.logger import Logger
 
-from twisted_mail.account.delivering import Delivered, DeliverMessage, Remember, memory_key
+from twisted_mail.account.delivering import Another, Delivered, DeliverMessage, Place, Remember, memory_key
 from twisted_mail.account.intents import new_message
 from twisted_mail.delivery.causes import Caused
 from twisted_mail.delivery.effects import Effects, refusal_of
 from twisted_mail.delivery.items import Copy
 from twisted_mail.delivery.sorting import Arrival, Sorted, Sorter, usual_place
 from twisted_mail.delivery.stories import Chapter, message_id_of
+from twisted_mail.delivery.versions import store_version
 from twisted_mail.mime import first_value
-from twisted_mail.services import Account, Accounts, MessageWriter, PreparedMessage
-from twisted_mail.sieve.editing import edit_header
-from twisted_mail.sieve.values import Edit
-from twisted_mail.storage.interfaces import StorageError
+from twisted_mail.services import Account, Accounts, PreparedMessage
+from twisted_mail.sieve.values import Rewritten
 
 __all__ = ["Placer"]
 
@@ -78,15 +76,7 @@ class Placer:
             found = Sorted(places=(usual_place(account.state, copy.detail),))
         else:
             found = await self._sorter.sort(account.state, copy, prepared, arrival, now)
-        edited: _Edited | None = None
-        try:
-            if found.edits:
-                edited = await _Edited.of(self._accounts, account, prepared, found.edits)
-                prepared = edited.prepared
-            await self._carry_out(account, prepared, copy, arrival, found, now, repeated=repeated, refusable=refusable)
-        finally:
-            if edited is not None:
-                await given_up(edited.writer)
+        await self._carry_out(account, prepared, copy, arrival, found, now, repeated=repeated, refusable=refusable)
 
     async def _carry_out(
         self,
@@ -104,7 +94,7 @@ class Placer:
         places = found.places
         if effects is None and (found.redirects or found.reject):
             places = (*places, usual_place(account.state, copy.detail))
-        caused = Caused(places=places)
+        caused = Caused(places=places, rewritten=dict(found.rewritten))
         if effects is not None and found.message is not None:
             caused = await effects.causes.prepare(account, copy, prepared, arrival, found, refusable=refusable)
             if caused.refusal is not None:
@@ -153,13 +143,15 @@ class Placer:
         told = found.failed.version if found.failed is not None and self._effects is not None else ""
         if not (caused.places or answers or seen or told):
             return Delivered()
-        message = None
-        if caused.places:
-            message = new_message(await account.store(prepared), arrival.received, arrival.zone)
+        messages: list[Another] = []
+        for version, places in _versions(caused):
+            stored = await store_version(self._accounts, account, prepared, version)
+            messages.append(Another(new_message(stored, arrival.received, arrival.zone), places))
         intent = DeliverMessage(
             delivery=copy.delivery.octets,
-            message=message,
-            places=caused.places,
+            message=messages[0].message if messages else None,
+            places=messages[0].places if messages else (),
+            others=tuple(messages[1:]),
             repeated=repeated,
             now=int(now),
             answers=answers,
@@ -169,36 +161,19 @@ class Placer:
         return await account.commit(intent)
 
 
-class _Edited:
-    """A message with another header."""
-
-    def __init__(self, writer: MessageWriter, prepared: PreparedMessage) -> None:
-        self.writer = writer
-        self.prepared = prepared
-
-    @classmethod
-    async def of(
-        cls, accounts: Accounts, account: Account, prepared: PreparedMessage, edits: Sequence[Edit]
-    ) -> _Edited:
-        """Raises: StorageError."""
-        header, start = prepared.header, 0
-        if header[:12].lower() == b"return-path:":
-            start = header.find(b"\n") + 1  # ours, which stays in front
-        writer = accounts.writer(account.id)
-        try:
-            await writer.write(header[:start] + edit_header(header[start:], edits))
-            async for chunk in prepared.octets(len(header)):
-                await writer.write(chunk)
-            return cls(writer, await writer.finish())
-        except BaseException:
-            await given_up(writer)
-            raise
-
-
-async def given_up(writer: MessageWriter) -> None:
-    """Give back what *writer* has stored, unless a row has taken it over; as well as it goes."""
-    with suppress(StorageError):
-        await writer.abort()
+def _versions(caused: Caused) -> list[tuple[Rewritten | None, tuple[Place, ...]]]:
+    """The places that get each version of the message (None: as it came), in order."""
+    if not caused.rewritten:
+        return [(None, caused.places)] if caused.places else []
+    found: list[tuple[Rewritten | None, list[Place]]] = []
+    for number, place in enumerate(caused.places):
+        version = caused.rewritten.get(number)
+        places = next((places for known, places in found if known is version), None)
+        if places is None:
+            found.append((version, [place]))
+        else:
+            places.append(place)
+    return [(version, tuple(places)) for version, places in found]
 
 
 def _where(account: Account, delivered: Delivered) -> list[str]:

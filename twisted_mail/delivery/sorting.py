@@ -6,7 +6,7 @@ then the script decides.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -25,13 +25,13 @@ from twisted_mail.filters.values import Action
 from twisted_mail.services import PreparedMessage
 from twisted_mail.sieve.message import Message
 from twisted_mail.sieve.values import (
-    Edit,
     FileInto,
     Keep,
     Notify,
     Outcome,
     Redirect,
     Reject,
+    Rewritten,
     RunEnvironment,
     RunLimits,
     SieveError,
@@ -43,6 +43,9 @@ __all__ = ["SCRIPT_BYTES", "AccountMailboxes", "Arrival", "SortSettings", "Sorte
 
 SCRIPT_BYTES: Final = 1 << 20
 """Of a message, header and body, that a script is shown."""
+_MOST_HEADERS: Final = 100
+"""Of parts behind that, each with at most `_HEADER_BYTES`, so that a script knows what there is."""
+_HEADER_BYTES: Final = 16 * 1024
 JUNK_USE: Final = "\\Junk"
 JUNK_NAME: Final = "Junk"
 JUNK_FLAG: Final = "$Junk"
@@ -82,15 +85,18 @@ class Sorted:
     """What is to become of a message in one account."""
 
     places: tuple[Place, ...] = ()
+    rewritten: Mapping[int, Rewritten] = field(default_factory=dict)
+    """What the places of these numbers get instead of the message that came."""
     redirects: tuple[Redirect, ...] = ()
+    redirected: Mapping[int, Rewritten] = field(default_factory=dict)
+    """What the redirects of these numbers send instead."""
     reject: Reject | None = None
     vacation: Vacation | None = None
     notifications: tuple[Notify, ...] = ()
-    edits: tuple[Edit, ...] = ()
     seen: tuple[tuple[str, int], ...] = ()
     """Ids that duplicate is to remember, and for how many seconds."""
     message: Message | None = None
-    """As the script was shown it, before its edits."""
+    """As the script was shown it, before it changed anything."""
     failed: ActiveScript | None = None
     """The script that could not be run to its end."""
     error: str = ""
@@ -157,7 +163,9 @@ class Sorter:
             return Sorted(places=(usual,), trace=said)
         if active.script is None:
             return _unsorted(usual, active, str(active.error), said)
-        message = Message(await _shown(prepared, active.script), prepared.size, prepared.root)
+        octets = await _shown(prepared, active.script)
+        headers = await _headers(prepared, active.script, len(octets)) if prepared.size > len(octets) else None
+        message = Message(octets, prepared.size, prepared.root, headers)
         environment = self._environment(state, copy, arrival, now)
         try:
             outcome = active.script.run(message, environment, self._settings.limits)
@@ -222,13 +230,40 @@ async def _shown(prepared: PreparedMessage, script: Script) -> bytes:
     return bytes(octets)
 
 
+async def _headers(prepared: PreparedMessage, script: Script, known: int) -> dict[int, bytes] | None:
+    """Headers of the parts behind what the script is shown: who looks for an attachment finds it behind a large one too.
+
+    Raises: StorageError.
+    """
+    if not script.needs_body or not any(script.uses(name) for name in ("foreverypart", "mime")):
+        return None
+    found: dict[int, bytes] = {}
+    stack = [prepared.root]
+    while stack and len(found) < _MOST_HEADERS:
+        part = stack.pop()
+        if part.body > known and part is not prepared.root:
+            octets = bytearray()
+            async for chunk in prepared.octets(part.start, min(part.body, part.start + _HEADER_BYTES)):
+                octets += chunk
+            found[part.start] = bytes(octets)
+        stack += reversed(part.parts if part.message is None else (part.message,))
+    return found
+
+
 def _sorted(state: AccountState, copy: Copy, outcome: Outcome, arrival: Arrival) -> Sorted:
     places: list[Place] = []
     redirects: list[Redirect] = []
     notifications: list[Notify] = []
     reject: Reject | None = None
     vacation: Vacation | None = None
-    for action in outcome.actions:
+    rewritten: dict[int, Rewritten] = {}
+    redirected: dict[int, Rewritten] = {}
+    for number, action in enumerate(outcome.actions):
+        if (version := outcome.rewritten.get(number)) is not None:
+            if type(action) is Redirect:
+                redirected[len(redirects)] = version
+            else:
+                rewritten[len(places)] = version
         match action:
             case Keep():
                 usual = usual_place(state, copy.detail)
@@ -245,11 +280,12 @@ def _sorted(state: AccountState, copy: Copy, outcome: Outcome, arrival: Arrival)
                 notifications.append(action)
     return Sorted(
         places=tuple(places),
+        rewritten=rewritten,
         redirects=tuple(redirects),
+        redirected=redirected,
         reject=reject,
         vacation=vacation,
         notifications=tuple(notifications),
-        edits=outcome.edits,
         seen=tuple(outcome.tracked.items()),
     )
 

@@ -21,8 +21,9 @@ from twisted_mail.delivery.counts import DeliveryCounts
 from twisted_mail.delivery.failing import Again, Failure, Kind, RetrySettings, decide, failure_of
 from twisted_mail.delivery.items import Copy, Inbound, NewerVersion, inbound_of
 from twisted_mail.delivery.judgement import Judgement, Quarantined
-from twisted_mail.delivery.placing import Placer, given_up
+from twisted_mail.delivery.placing import Placer
 from twisted_mail.delivery.sorting import Arrival
+from twisted_mail.delivery.versions import given_up
 from twisted_mail.filters.values import Action, FilterDown
 from twisted_mail.queueing.leasing import LeaseSettings, QueueWorker, Work, crashes
 from twisted_mail.queueing.limits import TooSlow, within

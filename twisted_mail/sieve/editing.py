@@ -10,7 +10,7 @@ from typing import Final
 from twisted_mail.mime import Field, iterate_fields, unfold
 from twisted_mail.sieve.values import Edit
 
-__all__ = ["edit_header", "header_field", "is_field_name"]
+__all__ = ["edit_header", "front_of", "header_field", "is_field_name"]
 
 _FIELD_NAME: Final = re.compile(r"[!-9;-~]{1,998}")
 
@@ -29,6 +29,15 @@ def edit_header(header: bytes, edits: Iterable[Edit]) -> bytes:
     for edit in edits:
         header = _added(header, edit) if edit.value is not None else _deleted(header, edit)
     return header
+
+
+def front_of(header: bytes) -> int:
+    """Octets that stay in front whatever is added: an mbox "From " line, which is no field, or the Return-Path that
+    delivery has written (RFC 5321 section 4.4)."""
+    if header.startswith((b"From ", b">From ")) and b"\n" in header:
+        return header.index(b"\n") + 1
+    first = next(iterate_fields(header), None) if header[:12].lower() == b"return-path:" else None
+    return first.end if first is not None else 0
 
 
 def header_field(name: str, value: str) -> bytes:
@@ -70,8 +79,7 @@ def _encoded_words(text: str) -> list[bytes]:
 def _added(header: bytes, edit: Edit) -> bytes:
     field = header_field(edit.name, edit.value or "")
     if not edit.last:
-        # An mbox "From " line is no field, and stays in front.
-        at = header.index(b"\n") + 1 if header.startswith((b"From ", b">From ")) and b"\n" in header else 0
+        at = front_of(header)
         return header[:at] + field + header[at:]
     if header.endswith((b"\n\r\n", b"\n\n")) or header in (b"\r\n", b"\n"):
         at = len(header) - (2 if header.endswith(b"\r\n") else 1)

@@ -13,6 +13,7 @@ from twisted_mail.sieve.values import (
     Keep,
     Redirect,
     Reject,
+    Rewritten,
     RunEnvironment,
     RunLimits,
     SieveError,
@@ -30,6 +31,8 @@ _TRACED = 1000
 """Sentences of a trace; a script that does more is told of in what it does, not in how."""
 
 
+_OF_MESSAGE: Final = {FileInto, Keep, Redirect}
+"""Actions that store or send the message itself."""
 _NOT_BESIDE_REJECT: Final = {FileInto, Keep, Redirect, Reject, Vacation}
 
 
@@ -55,7 +58,9 @@ class Run:
     __slots__ = (
         "_message",
         "actions",
+        "changed",
         "edits",
+        "enclosures",
         "environment",
         "flags",
         "folds",
@@ -67,6 +72,9 @@ class Run:
         "memory",
         "once",
         "redirects",
+        "rewritten",
+        "room",
+        "sent",
         "stack",
         "states",
         "steps",
@@ -96,6 +104,14 @@ class Run:
         self.flags: tuple[str, ...] = ()
         """imap4flags' internal variable (RFC 5232 section 2)."""
         self.edits: list[Edit] = []
+        self.changed = False
+        """The message is not as it came any more."""
+        self.rewritten: dict[int, Rewritten] = {}
+        """As what the actions of these numbers take it."""
+        self.sent: tuple[Rewritten | None] | None = None
+        """As what redirect takes it, once it was enclosed (RFC 5703 section 6)."""
+        self.enclosures = 0
+        self.room = limits.rewritten_bytes
         self.tracked: dict[str, int] = {}
         self.trace: list[str] = []
         self.once: set[object] = set()
@@ -158,7 +174,8 @@ class Run:
     def act(self, action: Action, line: int, *, keep: bool = True) -> None:
         """Asks for *action*; with ``keep=False`` the implicit keep is cancelled.
 
-        What is asked for twice is done once (RFC 5228 section 2.10.3), in its first place, with the flags given last.
+        What is asked for twice is done once (RFC 5228 section 2.10.3), in its first place, with the flags given last; the
+        message is the same, though it was edited in between (RFC 5293 section 6).
         Raises: SieveError where there are too many.
         """
         if not keep:
@@ -179,7 +196,31 @@ class Run:
             self.redirects -= 1
             if self.redirects < 0:
                 raise SieveError(f"the script redirects to more than {self.limits.redirects} addresses", line)
+        if self.changed and type(action) in _OF_MESSAGE:
+            self._bind(action)
         self.actions.append(action)
+
+    def keep_at_the_end(self) -> None:
+        """The implicit keep: thought to stand behind everything else (RFC 5293 section 6), and never one too many."""
+        keep = Keep(self.flags)
+        if self.changed:
+            self._bind(keep)
+        self.actions.append(keep)
+
+    def write(self, octets: int, line: int = 0) -> None:
+        """Counts what a script puts into messages. Raises: SieveError."""
+        self.room -= octets
+        if self.room < 0:
+            raise SieveError(f"the script writes more than {self.limits.rewritten_bytes} octets into messages", line)
+
+    def _bind(self, action: Action) -> None:
+        """The next action stores or sends the message as it is now. Raises: SieveError."""
+        version = self.sent[0] if self.sent is not None and type(action) is Redirect else self._message.rewritten()
+        if version is None:
+            return
+        if not any(version is known for known in self.rewritten.values()):
+            self.write(len(self.header.octets))
+        self.rewritten[len(self.actions)] = version
 
 
 def _sameness(action: Action) -> object:

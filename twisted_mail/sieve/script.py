@@ -22,12 +22,13 @@ _RUN_LIMITS: Final = RunLimits()
 class Script:
     """Made by `compile_script`. It holds nothing of any message, and can be run by several at once."""
 
-    __slots__ = ("_capabilities", "_fields", "_step", "needs_body")
+    __slots__ = ("_capabilities", "_fields", "_rewrites", "_step", "needs_body")
 
     def __init__(self, step: Step, capabilities: frozenset[str], needs_body: bool, fields: frozenset[str]):
         self._step = step
         self._capabilities = capabilities
         self._fields = fields
+        self._rewrites = "replace" in capabilities or "enclose" in capabilities
         self.needs_body = needs_body
         """Whether any of its tests or actions looks at more than the header and the size of a message."""
 
@@ -40,6 +41,8 @@ class Script:
         as if there were no script (RFC 5228 section 2.10.6).
         """
         message.header.expect(self._fields)
+        if self._rewrites:
+            message = message.apart()
         run = Run(message, environment, limits)
         try:
             try:
@@ -47,14 +50,18 @@ class Script:
             except (Stopped, Returned):
                 pass
             run.spend(0)
+            if run.implicit_keep and not any(type(action) is Keep for action in run.actions):
+                run.keep_at_the_end()
+                run.note("implicit keep")
         except SieveError as error:
             run.note(f"failed: {error}")
             return Outcome(actions=(Keep(),), trace=tuple(run.trace), error=error)
-        if run.implicit_keep and not any(type(action) is Keep for action in run.actions):
-            run.actions.append(Keep(run.flags))
-            run.note("implicit keep")
         return Outcome(
-            actions=tuple(run.actions), edits=tuple(run.edits), tracked=run.tracked, trace=tuple(run.trace)
+            actions=tuple(run.actions),
+            edits=tuple(run.edits),
+            rewritten=run.rewritten,
+            tracked=run.tracked,
+            trace=tuple(run.trace),
         )
 
 

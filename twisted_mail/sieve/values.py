@@ -17,11 +17,14 @@ __all__ = [
     "Mailboxes",
     "Notify",
     "Outcome",
+    "Piece",
     "Redirect",
     "Reject",
+    "Rewritten",
     "RunEnvironment",
     "RunLimits",
     "SieveError",
+    "Span",
     "Vacation",
 ]
 
@@ -130,6 +133,32 @@ class Edit:
     """Raw values that are deleted, when only some are."""
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Octets ``[start:end)`` of the message that came."""
+
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+
+Piece = bytes | Span
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """A message as a script has changed it: octets of the script's, and ranges of the message that came."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def size(self) -> int:
+        """Octets."""
+        return sum(map(len, self.pieces))
+
+
 class Mailboxes(Protocol):
     """The account's mailboxes, as tests see them (RFC 5490, RFC 8579, RFC 9042)."""
 
@@ -199,6 +228,8 @@ class RunLimits:
     """Of one variable's value."""
     memory_bytes: int = 1 << 20
     """Of all variables."""
+    rewritten_bytes: int = 4 << 20
+    """That a script puts into messages: headers that it edited, parts that it replaced."""
     vacation_min_seconds: int = 86_400
     vacation_max_seconds: int = 90 * 86_400
 
@@ -209,6 +240,10 @@ class Outcome:
 
     actions: tuple[Action, ...]
     edits: tuple[Edit, ...] = ()
+    """All steps of editheader, for whoever explains; `rewritten` has what came of them."""
+    rewritten: Mapping[int, Rewritten] = field(default_factory=dict)
+    """What the actions of these numbers store or send instead of the message that came: the message as it stood when they
+    were asked for (RFC 5293 section 6)."""
     tracked: Mapping[str, int] = field(default_factory=dict)
     """Ids that duplicate is to remember once the message is delivered: key, seconds."""
     trace: tuple[str, ...] = ()

@@ -1,6 +1,4 @@
-"""editheader (RFC 5293): fields are added and deleted. Later tests see the message as it is then; what is stored or
-redirected is changed by whoever carries out the edits.
-"""
+"""editheader (RFC 5293): fields are added and deleted. Later tests and actions take the message as it is then."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ __all__ = ["CAPABILITIES", "COMMANDS", "PROTECTED"]
 
 CAPABILITIES = ("editheader",)
 
-PROTECTED: Final = frozenset({"auto-submitted", "received"})
-"""What tells loops and machines: neither added nor deleted, and without a word (RFC 5293 section 6)."""
+PROTECTED: Final = frozenset({"auto-submitted", "received", "return-path"})
+"""What tells loops and machines, and what delivery has put in front: neither added nor deleted, and without a word (RFC 5293
+section 6)."""
 _MOST_EDITS: Final = 200
 
 
@@ -46,6 +45,7 @@ def _edit(run: Run, edit: Edit, line: int) -> None:
     # The header is read anew.
     run.spend(10 + (len(run.message.header.octets) >> 8))
     run.message = run.message.edited(edit)
+    run.changed = True
     run.edits.append(edit)
 
 

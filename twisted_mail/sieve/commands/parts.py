@@ -1,11 +1,8 @@
-"""MIME parts (RFC 5703): foreverypart, break, extracttext, and ``:mime`` with its options for header, address, exists.
-
-``replace`` and ``enclose`` are not here, and not advertised.
-"""
+"""MIME parts (RFC 5703): foreverypart, break, extracttext, and ``:mime`` with its options for header, address, exists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from twisted_mail.mime import Structured, parse_content_type, parse_structured
@@ -32,17 +29,17 @@ class Parts:
     """Where the loops of a run are."""
 
     def __init__(self) -> None:
+        self.inside = False
+        """A loop is running."""
         self.current: Entity | None = None
-        """The part of the innermost loop."""
+        """The part of the innermost loop; None: the message itself, as it is outside of loops."""
+        self.messages = 0
+        """How often the message as a whole was replaced: its parts are then gone."""
 
 
 def current_part(run: Run) -> Entity:
     """The part that the innermost loop is at; outside of loops the message itself."""
-    part = run.state(Parts).current
-    if part is None or part.part is run.message.entity.part:
-        # The message's own header may have been edited since the loop began.
-        return run.message.entity
-    return part
+    return run.state(Parts).current or run.message.entity
 
 
 class _Loop:
@@ -66,22 +63,25 @@ def _for_every_part(args: Arguments) -> Step:
 
     def step(run: Run) -> None:
         state = run.state(Parts)
-        outer = state.current
-        parts: Iterable[Entity] = (outer or run.message.entity).walk()
-        if outer is not None:
-            # Inside a loop: what the current part holds (section 3), not itself.
-            parts = list(parts)[1:]
+        inside, outer, messages = state.inside, state.current, state.messages
+        # Inside a loop: what the current part holds (section 3), not itself.
+        stack: list[Entity | None] = list(reversed(current_part(run).children)) if inside else [None]
         run.tell(line, "foreverypart")
+        state.inside = True
         try:
-            for part in parts:
+            while stack and state.messages == messages:
                 run.spend(1)
-                state.current = part
+                state.current = stack.pop()
+                here = current_part(run)
+                part = here.part
                 block(run)
+                if here.part is part:  # else it was replaced, and what it held is gone (section 5)
+                    stack.extend(reversed(here.children))
         except Break as end:
             if end.loop is not loop:
                 raise
         finally:
-            state.current = outer
+            state.inside, state.current = inside, outer
 
     return step
 
