@@ -1,8 +1,8 @@
-"""Message rows: immutable, a partition for each bucket, a cell for each column; large cells lie in parts beside.
+"""Message rows: immutable, a partition for each bucket, a few cells each (`message_cells`); large cells lie in parts beside.
 
-A cell is stored as `cells.pack` makes it. What is larger than `CELL_BYTES` then (the text for searches may have 16 MiB)
-goes to ``message_part`` first, and its cell says in how many parts. Rows never change: what one replica has is right, so
-where no quorum answers one replica does, and only a row that it lacks is an error.
+What is larger than `CELL_BYTES` packed (the text for searches may have 16 MiB) goes to ``message_part`` first, and its
+cell says in how many parts. Rows never change: what one replica has is right, so where no quorum answers one replica does,
+and only a row that it lacks is an error.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any, Final
 from cassandra.query import UNSET_VALUE
 from twisted.internet.defer import Deferred
 
-from twisted_mail.storage.cells import pack, unpack
 from twisted_mail.storage.cql.gathering import Gathering
 from twisted_mail.storage.cql.heads import of
+from twisted_mail.storage.cql.message_cells import CELLS, LARGE, Reader, cells_of, reader
 from twisted_mail.storage.cql.statements import Batch, Row, Session, Statement, statement
 from twisted_mail.storage.cql.together import all_of
 from twisted_mail.storage.interfaces import COLUMNS, Corrupt, MessageRow, Unavailable
@@ -37,14 +37,13 @@ KEYS: Final = 100
 """Rows asked for at once."""
 KEYS_LARGE: Final = 32
 """The same where a column is wanted that may be large."""
-LARGE: Final = frozenset({"header", "search_text", "inline", "layout"})
 AHEAD: Final = 2
 """Queries that are under way while a batch is being used."""
 KNOWN_BUCKETS: Final = 50_000
 
 _PUT = statement(
-    f"INSERT INTO message (user_id, bucket, message_id, {', '.join(COLUMNS)}, parts) "
-    f"VALUES (?, ?, ?, {', '.join('?' for _ in COLUMNS)}, ?)",
+    f"INSERT INTO message (user_id, bucket, message_id, {', '.join(CELLS)}, parts) "
+    f"VALUES (?, ?, ?, {', '.join('?' for _ in CELLS)}, ?)",
     idempotent=True,
 )
 _PUT_PART = statement(
@@ -68,16 +67,15 @@ _DELETE_BUCKET = statement("DELETE FROM message_bucket WHERE user_id = ? AND buc
 _BUCKETS = statement("SELECT bucket FROM message_bucket WHERE user_id = ?", idempotent=True)
 _KEYS = statement("SELECT message_id FROM message WHERE user_id = ? AND bucket = ?", idempotent=True)
 
-_selects: dict[tuple[frozenset[str], str], Statement] = {}
+_selects: dict[tuple[tuple[str, ...], str], Statement] = {}
 
 
-def select(columns: Iterable[str], consistency: str = "LOCAL_QUORUM") -> Statement:
-    """The query for *columns* of some rows of a bucket: always the same object for the same columns."""
-    wanted = frozenset(columns)
+def select(cells: Iterable[str], consistency: str = "LOCAL_QUORUM") -> Statement:
+    """The query for *cells* of some rows of a bucket: always the same object for the same cells."""
+    wanted = tuple(cells)
     found = _selects.get((wanted, consistency))
     if found is None:
-        named = ", ".join(("message_id", *(column for column in COLUMNS if column in wanted)))
-        text = f"SELECT {named} FROM message WHERE user_id = ? AND bucket = ? AND message_id IN ?"
+        text = f"SELECT {', '.join(('message_id', *wanted))} FROM message WHERE user_id = ? AND bucket = ? AND message_id IN ?"
         found = _selects[wanted, consistency] = Statement(text, True, consistency)
     return found
 
@@ -147,14 +145,18 @@ class CQLMessages:
         values: list[Any] = [*place]
         parts: list[Sequence[Any]] = []
         octets = 0
-        for column in COLUMNS:
-            cell = pack(row.cells.get(column, b""))
+        cells = cells_of(row.cells)
+        for name in CELLS:
+            cell = cells.get(name)
+            if cell is None:
+                values.append(UNSET_VALUE)  # a null would be a tombstone
+                continue
             if len(cell) > CELL_BYTES:
                 pieces = [cell[start : start + PART_BYTES] for start in range(0, len(cell), PART_BYTES)]
-                parts += [(*place, column, number, piece) for number, piece in enumerate(pieces)]
+                parts += [(*place, name, number, piece) for number, piece in enumerate(pieces)]
                 cell = bytes((_IN_PARTS,)) + len(pieces).to_bytes(4, "big")
             octets += len(cell)
-            values.append(cell or UNSET_VALUE)  # a null would be a tombstone
+            values.append(cell)
         values.append(True if parts else UNSET_VALUE)
         return values, octets, parts
 
@@ -164,11 +166,12 @@ class CQLMessages:
         self, account: AccountId, keys: Sequence[MessageKey], columns: Sequence[str]
     ) -> AsyncIterator[Sequence[tuple[bytes, ...] | None]]:
         _check(columns)
+        read = reader(tuple(columns))
         size = KEYS_LARGE if LARGE.intersection(columns) else KEYS
         under_way: deque[Deferred[Sequence[tuple[bytes, ...] | None]]] = deque()
         try:
             for start in range(0, len(keys), size):
-                reading = self._batch(account, keys[start : start + size], columns)
+                reading = self._batch(account, keys[start : start + size], read)
                 under_way.append(Deferred.fromCoroutine(reading))
                 if len(under_way) > AHEAD:
                     yield await under_way.popleft()
@@ -180,7 +183,7 @@ class CQLMessages:
                 abandoned.cancel()
 
     async def _batch(
-        self, account: AccountId, keys: Sequence[MessageKey], columns: Sequence[str]
+        self, account: AccountId, keys: Sequence[MessageKey], read: Reader
     ) -> Sequence[tuple[bytes, ...] | None]:
         wanted: dict[int, dict[bytes, None]] = {}
         for key in keys:
@@ -188,9 +191,9 @@ class CQLMessages:
         user = of(account)
         parameters = [(user, bucket, list(ids)) for bucket, ids in wanted.items()]
         try:
-            answers = await self._session.execute_many(select(columns), parameters)
+            answers = await self._session.execute_many(select(read.cells), parameters)
         except Unavailable:
-            answers = await self._stale(columns, parameters)
+            answers = await self._stale(read.cells, parameters)
         found = {bucket: {row["message_id"]: row for row in rows} for bucket, rows in zip(wanted, answers, strict=True)}
         batch: list[tuple[bytes, ...] | None] = []
         for key in keys:
@@ -198,23 +201,18 @@ class CQLMessages:
             if row is None:
                 batch.append(None)
                 continue
-            cells = []
-            for column in columns:
-                cell = row[column]
-                if not cell:
-                    cells.append(b"")
-                elif cell[0] == _IN_PARTS:
-                    cells.append(await self._joined((of(account), key.bucket, key.id.octets, column), cell))
-                else:
-                    cells.append(unpack(cell))
-            batch.append(tuple(cells))
+            for name in read.cells:
+                cell = row[name]
+                if cell and cell[0] == _IN_PARTS:
+                    row[name] = await self._joined((user, key.bucket, key.id.octets, name), cell)
+            batch.append(read(row))
         return batch
 
-    async def _stale(self, columns: Sequence[str], parameters: Sequence[Sequence[Any]]) -> Sequence[Sequence[Row]]:
+    async def _stale(self, cells: Sequence[str], parameters: Sequence[Sequence[Any]]) -> Sequence[Sequence[Row]]:
         """The same of one replica, as long as it has every row."""
         if not self._stale_reads:
             raise Unavailable("no quorum, and answers of one replica are switched off (stale_reads)")
-        answers = await self._session.execute_many(select(columns, "LOCAL_ONE"), parameters)
+        answers = await self._session.execute_many(select(cells, "LOCAL_ONE"), parameters)
         if any(len(rows) != len(asked[2]) for asked, rows in zip(parameters, answers, strict=True)):
             raise Unavailable("no quorum, and the replica that answers lacks a row")
         return answers
@@ -232,7 +230,7 @@ class CQLMessages:
                 raise
         if [row["part"] for row in rows] != list(range(count)):
             raise Corrupt(f"parts of the cell {place[3]} of a message row are missing")
-        return unpack(b"".join(row["data"] for row in rows))
+        return b"".join([row["data"] for row in rows])
 
     # --- deleting and listing
 

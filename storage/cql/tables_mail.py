@@ -59,7 +59,8 @@ TABLES: Final[Mapping[str, str]] = {
             AND compression = {'class': 'LZ4Compressor', 'chunk_length_in_kb': 64}
             AND caching = {'keys': 'ALL', 'rows_per_partition': 'NONE'}
             AND gc_grace_seconds = 21600""",
-    # Immutable rows; the columns are those of the interface, each in a cell of its own, since a read touches few.
+    # Immutable rows; columns that are asked for together lie in one cell (`message_cells`), since a cell costs each
+    # replica, and us, about the same whatever its length.
     # Message ids ascend in time, so what arrived together lies together; as blob, since the type uuid sorts by the bits
     # of a version first, and the two servers differ in what follows.  `parts`: some cell lies in message_part.
     # Size-tiered compaction: rows are written once and seldom deleted, and rewriting bodies level by level is dear.
@@ -69,18 +70,12 @@ TABLES: Final[Mapping[str, str]] = {
             user_id uuid,
             bucket int,
             message_id blob,
-            header blob,
             common_header blob,
-            envelope blob,
-            structure blob,
-            body blob,
-            preview blob,
-            search_header blob,
-            search_text blob,
-            layout blob,
-            manifest blob,
+            brief blob,
+            heads blob,
+            texts blob,
             inline blob,
-            facts blob,
+            search_text blob,
             parts boolean,
             PRIMARY KEY ((user_id, bucket), message_id)
         ) WITH compaction = {'class': 'SizeTieredCompactionStrategy'}

@@ -10,17 +10,17 @@ import pytest
 
 import twisted_mail.storage.cql as package
 from tests.storage.cql.minicql import Table
+from twisted_mail.storage.cql.message_cells import CELLS
 from twisted_mail.storage.cql.messages import select
 from twisted_mail.storage.cql.schema import VERSIONS_TABLE, tables
 from twisted_mail.storage.cql.statements import STATEMENTS, Statement
-from twisted_mail.storage.interfaces import COLUMNS
 
 for module in pkgutil.iter_modules(package.__path__):
     importlib.import_module(f"{package.__name__}.{module.name}")
 
 SCHEMA = {**tables(), "schema_version": VERSIONS_TABLE}
 SHAPES = {name: Table.parse(text) for name, text in SCHEMA.items()}
-ALL = [*STATEMENTS, select(COLUMNS), select([]), select(["inline"], "LOCAL_ONE")]
+ALL = [*STATEMENTS, select(CELLS), select([]), select(["inline"], "LOCAL_ONE")]
 
 FORBIDDEN = re.compile(
     r"ALLOW FILTERING|MATERIALIZED|CREATE (CUSTOM )?INDEX|CREATE FUNCTION|CREATE AGGREGATE|CREATE TRIGGER|CREATE TYPE|"
