@@ -136,9 +136,10 @@ class PolicySettings:
     address: str = setting(_ADDRESS, None, "Where it listens.", "must be given")
     name: str = setting(Text("a name", r"[a-z0-9_-]{0,32}"), "", "In traces and metrics. Empty: `policy1`, `policy2` and so on.")
     at: tuple[str, ...] = setting(
-        Many(Choice(("connect", "helo", "mail", "rcpt", "message")), least=1),
+        Many(Choice(("connect", "helo", "mail", "rcpt", "data", "end-of-message", "message")), least=1),
         ["rcpt"],
-        "When it is asked; most such servers want to be asked about recipients only. `message`: END-OF-MESSAGE.",
+        "When it is asked; most such servers want to be asked about recipients only. `message` is another name of "
+        "`end-of-message`.",
     )
     context: str = setting(Text("a word", r"[!-~]{0,100}"), "", "What it is told as policy_context.")
     outbound: bool = setting(Flag(), False, "Whether it is asked about your own users too.")

@@ -292,6 +292,9 @@ class Visit(Protocol):
     async def unknown(self, address: str) -> None:
         """RCPT for somebody who is not here: the intake has refused it."""
 
+    async def strange(self, line: str) -> None:
+        """A command that is none, and is answered 500 or 502 in any case; refused, in other words."""
+
     async def ended(self) -> None:
         """The transaction is over, whatever became of it. Again is harmless."""
 

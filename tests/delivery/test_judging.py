@@ -200,6 +200,28 @@ def test_at_a_recipient_only_that_recipient_is_refused(tmp_path: Path) -> None:
     assert court.chapters[0].recipients == ("bob@example.org",)
 
 
+def test_at_data_the_message_is_refused_before_it_comes(tmp_path: Path) -> None:
+    class AtData(Early):
+        async def data(self, mail: Any) -> Verdict:
+            assert [each.address for each in mail.recipients] == ["ann@example.org"]
+            return Verdict(action=Action.DEFER, reason="not yet", answer=Answer(450, "4.7.1", "Not yet"))
+
+        async def strange(self, client: Any, line: str) -> Verdict:
+            return Verdict(action=Action.REJECT if line == "GET /" else Action.ACCEPT)
+
+    court = Court(tmp_path, AtData("policy"))
+    with pytest.raises(MailRefused) as caught:
+        court.send()
+    assert (caught.value.code, caught.value.temporary, court.judgements) == (450, True, [])
+    assert [chapter.lines[0].partition(",")[0] for chapter in court.chapters] == ["policy: not yet [defer]"]
+    visit = court.intake.visit(STRANGER)
+    assert isinstance(visit, JudgedVisit)
+    run(visit.strange("HELP ME"))
+    with pytest.raises(MailRefused):
+        run(visit.strange("GET /"))
+    assert len(court.chapters) == 1, "that is no mail"
+
+
 @pytest.mark.parametrize(("score", "action", "by_score"), [(4.9, Action.ACCEPT, False), (5.0, Action.JUNK, True)])
 def test_points_of_all_filters_are_added_up(tmp_path: Path, score: float, action: Action, by_score: bool) -> None:
     court = Court(tmp_path, saying("one", score=score - 2), saying("two", score=2.0))

@@ -183,6 +183,33 @@ def test_what_it_does_not_answer_is_not_waited_for() -> None:
     assert milter.commands == "CHMRTLLNBE"
 
 
+def test_a_command_that_nobody_knows_is_told_and_decides_about_nothing_else() -> None:
+    milter = ScriptedMilter(answers={Command.UNKNOWN: [code("550 5.7.1 What is that?")]})
+    world, mail = World(milter), a_mail()
+    verdict = drive(world.filter.strange(mail.client, "GET / HTTP/1.1"))
+    assert verdict.answer == Answer(550, "5.7.1", "What is that?")
+    assert milter.heard[-1] == (Command.UNKNOWN, b"GET / HTTP/1.1\0")
+    assert world.whole(mail) == ACCEPTED
+    assert milter.commands == "CHU" + "MRTLLNBE"
+
+
+@pytest.mark.parametrize(
+    "negotiation", [Negotiation(6, Tells(0), Steps.NO_UNKNOWN), Negotiation(2, Tells(0), Steps(0))]
+)
+def test_who_does_not_want_unknown_commands_hears_none(negotiation: Negotiation) -> None:
+    milter = ScriptedMilter(negotiation)
+    assert drive(World(milter).filter.strange(a_mail().client, "GET /")) is ACCEPTED
+    assert milter.commands == "CH"
+
+
+@pytest.mark.parametrize("reply", [Reply.ACCEPT, Reply.DISCARD, Reply.CONTINUE])
+def test_an_unknown_command_that_is_accepted_stays_one(reply: Reply) -> None:
+    world = answering({Command.UNKNOWN: [say(reply)]})
+    mail = a_mail()
+    assert drive(world.filter.strange(mail.client, "GET /")) is ACCEPTED
+    assert world.whole(mail) == ACCEPTED
+
+
 def test_version_2_has_no_data_command() -> None:
     milter = ScriptedMilter(Negotiation(2, Tells(0x3F), Steps(0)))
     assert World(milter).whole(a_mail()) == ACCEPTED

@@ -19,7 +19,7 @@ from tests.services import running
 from tests.services.postgrey import Postgrey
 from twisted_mail.filters.origins import ReverseName
 from twisted_mail.filters.policy import Policy, attributes, encode, parse_action
-from twisted_mail.filters.stages import AtConnect, AtEnd, AtHelo, AtMail, AtRcpt, Transactions
+from twisted_mail.filters.stages import AtConnect, AtData, AtEnd, AtHelo, AtMail, AtRcpt, Transactions
 from twisted_mail.filters.values import ACCEPTED, Action, Answer, Changes, Client, FilterDown, Moment, Verdict
 from twisted_mail.filters.wires import HungUp, Place, dial
 from twisted_mail.services import Identity
@@ -83,7 +83,7 @@ def answered(action: str) -> Verdict:
 
 
 def test_it_has_the_abilities_of_a_filter() -> None:
-    for ability in (AtConnect, AtHelo, AtMail, AtRcpt, AtEnd, Transactions):
+    for ability in (AtConnect, AtHelo, AtMail, AtRcpt, AtData, AtEnd, Transactions):
         assert isinstance(World().filter, ability)
 
 
@@ -166,12 +166,24 @@ def test_it_is_asked_at_its_moments_only() -> None:
         assert drive(stage.connect(mail.client)) is ACCEPTED
         assert drive(stage.helo(mail.client)) is ACCEPTED
         assert drive(stage.mail(mail)) is ACCEPTED
+        assert drive(stage.data(mail)) is ACCEPTED
         assert drive(stage.end(Message(mail, b"A: b\r\n\r\n1234"))) is ACCEPTED
     asked = everywhere.wires[0].questions
-    assert [each["protocol_state"] for each in asked] == ["CONNECT", "EHLO", "MAIL", "END-OF-MESSAGE"]
-    assert (asked[3]["recipient"], asked[3]["recipient_count"], asked[3]["size"], asked[3]["queue_id"]) == (
+    assert [each["protocol_state"] for each in asked] == ["CONNECT", "EHLO", "MAIL", "DATA", "END-OF-MESSAGE"]
+    assert (asked[3]["recipient"], asked[3]["recipient_count"], asked[3]["queue_id"]) == ("bob@example.net", "1", "")
+    assert (asked[4]["recipient"], asked[4]["recipient_count"], asked[4]["size"], asked[4]["queue_id"]) == (
         "bob@example.net", "1", "12", "ABC1",
     )  # fmt: skip
+
+
+def test_at_data_several_recipients_are_a_number_and_a_redirection_counts() -> None:
+    world = World(["action=REDIRECT eve@example.net\n\n"], moments=(Moment.DATA,))
+    mail = a_mail(None, "ann@example.org", "bob@example.net", "eve@example.net")
+    assert drive(world.filter.data(mail)) is ACCEPTED
+    question = world.wires[0].questions[0]
+    assert (question["recipient"], question["recipient_count"]) == ("", "2")
+    verdict = drive(world.filter.end(Message(mail, b"A: b\r\n\r\n1234")))
+    assert verdict.changes == Changes(recipients_added=("eve@example.net",), recipients_removed=("bob@example.net",))
 
 
 # --- what answers mean

@@ -43,6 +43,9 @@ class Visited:
     async def unknown(self, address: str) -> None:
         self._step("unknown", address)
 
+    async def strange(self, line: str) -> None:
+        self._step("strange", line)
+
     async def ended(self) -> None:
         self._step("ended")
 
@@ -116,6 +119,17 @@ def test_recipients_who_are_not_here_are_counted_by_whoever_looks(conversing) ->
     conversation, visited = conversing()
     conversation.say(HELLO + b"MAIL FROM:<a@b.example>\r\nRCPT TO:<nobody@example.org>\r\n")
     assert "unknown nobody@example.org" in visited.steps
+
+
+def test_a_command_that_is_none_is_shown_and_refused_in_the_visits_words(conversing) -> None:  # type: ignore[no-untyped-def]
+    conversation, visited = conversing()
+    assert conversation.say(HELLO + b"GET / HTTP/1.1\r\nEHLO\r\n").count(b"\r\n500 5.5.1 ") == 1
+    assert [step for step in visited.steps if step.startswith("strange")] == ["strange GET / HTTP/1.1"]
+    conversation, _ = conversing(strange=MailRefused(Refusal.POLICY, "What?", code=550, enhanced="5.7.1"))
+    assert conversation.say(HELLO + b"SEND\r\n").endswith(b"\r\n550 5.7.1 What?\r\n")
+    conversation, _ = conversing(strange=MailRefused(Refusal.POLICY, "Go", code=421, enhanced="4.7.0", temporary=True))
+    assert conversation.say(HELLO + b"XYZZY\r\n").endswith(b"\r\n421 4.7.0 Go\r\n")
+    assert conversation.session.closing
 
 
 def test_a_visit_that_is_broken_costs_nobody_their_mail(conversing) -> None:  # type: ignore[no-untyped-def]

@@ -176,6 +176,9 @@ class Visited:
     async def unknown(self, address: str) -> None:
         self._write("unknown")
 
+    async def strange(self, line: str) -> None:
+        self._write("strange")
+
     async def ended(self) -> None:
         self._write("ended")
 

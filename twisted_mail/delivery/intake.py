@@ -175,6 +175,7 @@ class MailIntake:
             if any(returns.bounces_only(recipient.address) for recipient in envelope.recipients):
                 raise MailRefused(Refusal.RELAY_DENIED)
         if isinstance(envelope.visit, JudgedVisit):
+            await envelope.visit.data()
             return envelope.visit.begin(envelope, self.accepted, self._added)
         return self.accepted(envelope, id=uuid4().hex[:16])
 

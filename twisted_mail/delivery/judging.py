@@ -295,6 +295,19 @@ class JudgedVisit:
         if finding is not None and finding.verdict.action >= Action.DEFER:
             raise MailRefused(Refusal.POLICY, "Too many unknown recipients", code=421, enhanced="4.7.0")
 
+    async def strange(self, line: str) -> None:
+        """See `services.Visit`."""
+        finding = await self.passage.strange(line)
+        if finding is not None and finding.verdict.action >= Action.DEFER:
+            raise _refused(finding)
+
+    async def data(self) -> None:
+        """The message is about to come. Raises: MailRefused."""
+        mail = self.passage.mail
+        if mail is not None:
+            recipients = tuple(each.address for each in mail.recipients)
+            self._decide(await self.passage.data(), mail.sender, recipients)
+
     async def ended(self) -> None:
         """See `services.Visit`."""
         await self.passage.end()

@@ -19,11 +19,13 @@ from twisted.logger import Logger
 from twisted_mail.filters.findings import Breaker, FilterCount, Finding, worst_of
 from twisted_mail.filters.stages import (
     AtConnect,
+    AtData,
     AtEnd,
     AtHelo,
     AtMail,
     AtMessage,
     AtRcpt,
+    AtStrange,
     AtUnknown,
     Reader,
     Stage,
@@ -108,6 +110,8 @@ class Gauntlet:
             Moment.MAIL: AtMail,
             Moment.RCPT: AtRcpt,
             Moment.UNKNOWN: AtUnknown,
+            Moment.STRANGE: AtStrange,
+            Moment.DATA: AtData,
             Moment.MESSAGE: (AtEnd, AtMessage),
         }
         self.waves = {
@@ -259,6 +263,16 @@ class Passage:
         """RCPT for somebody who is not here."""
         found: dict[tuple[Moment, str], Finding] = {}
         return await self._at(Moment.UNKNOWN, lambda post: post.stage.unknown(self.client, address), found)
+
+    async def strange(self, line: str) -> Finding | None:
+        """A command that is none."""
+        found: dict[tuple[Moment, str], Finding] = {}
+        return await self._at(Moment.STRANGE, lambda post: post.stage.strange(self.client, line), found)
+
+    async def data(self) -> Finding | None:
+        """DATA: all recipients are known."""
+        mail = self._current()
+        return await self._at(Moment.DATA, lambda post: post.stage.data(mail), self._of_mail)
 
     @property
     def looked_at(self) -> bool:

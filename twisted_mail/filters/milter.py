@@ -34,6 +34,8 @@ __all__ = ["Milter"]
 
 _HEADER_BYTES: Final = 1 << 20
 """As in `Arrived.header`: what comes behind is shown as body."""
+_LINE: Final = 1000
+"""Characters of a command that nobody knows."""
 
 
 @dataclass(slots=True, eq=False)
@@ -127,6 +129,17 @@ class Milter:
         if decided := visit.decided or transaction.decided:
             return decided
         return await self._recipient(visit, transaction, recipient)
+
+    async def strange(self, client: Client, line: str) -> Verdict:
+        """A command that nobody knows. What is said of it decides about nothing else."""
+        visit = self._visit(client)
+        await self._catch_up(visit, client)
+        if visit.decided is not None:
+            return ACCEPTED
+        conversation = await self._conversation(visit)
+        said = await conversation.say(Command.UNKNOWN, p.unknown(line[:_LINE]), self._values(client))
+        verdict = self._decision(said, "about an unknown command")
+        return verdict if verdict is not None and verdict.action >= Action.DEFER else ACCEPTED
 
     def read(self, mail: Mail) -> _Reading:
         """The message comes."""

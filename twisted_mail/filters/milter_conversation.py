@@ -55,6 +55,7 @@ _NOT_WANTED: Final[Mapping[Command, Steps]] = {
     Command.HEADER: Steps.NO_HEADERS,
     Command.END_OF_HEADER: Steps.NO_END_OF_HEADER,
     Command.BODY: Steps.NO_BODY,
+    Command.UNKNOWN: Steps.NO_UNKNOWN,
 }
 _NOT_ANSWERED: Final[Mapping[Command, Steps]] = {
     Command.CONNECT: Steps.UNANSWERED_CONNECT,
@@ -65,6 +66,7 @@ _NOT_ANSWERED: Final[Mapping[Command, Steps]] = {
     Command.HEADER: Steps.UNANSWERED_HEADERS,
     Command.END_OF_HEADER: Steps.UNANSWERED_END_OF_HEADER,
     Command.BODY: Steps.UNANSWERED_BODY,
+    Command.UNKNOWN: Steps.UNANSWERED_UNKNOWN,
 }
 _STEP: Final[Mapping[Command, Step]] = {
     Command.CONNECT: Step.CONNECT,
@@ -149,6 +151,8 @@ class Conversation:
         unwanted = {command for command, step in _NOT_WANTED.items() if answer.steps & step}
         if answer.version < 4:
             unwanted.add(Command.DATA)
+        if answer.version < 3:
+            unwanted.add(Command.UNKNOWN)
         self._unwanted = frozenset(unwanted)
         self._unanswered = frozenset(command for command, step in _NOT_ANSWERED.items() if answer.steps & step)
         self.leading_space = bool(answer.steps & Steps.LEADING_SPACE)

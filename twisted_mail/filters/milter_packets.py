@@ -39,6 +39,7 @@ __all__ = [
     "rcpt",
     "reply_code",
     "simple",
+    "unknown",
 ]
 
 BODY_CHUNK: Final = 65_535
@@ -279,6 +280,11 @@ def mail(address: str, parameters: Iterable[str] = ()) -> Packet:
 def rcpt(address: str, parameters: Iterable[str] = ()) -> Packet:
     """*address* without angle brackets."""
     return Packet(Command.RCPT.value, b"".join(_ended(each) for each in (f"<{address}>", *parameters)))
+
+
+def unknown(line: str) -> Packet:
+    """A command that the server does not know, as the client said it."""
+    return Packet(Command.UNKNOWN.value, _ended(line))
 
 
 def header(name: bytes, value: bytes) -> Packet:

@@ -197,6 +197,7 @@ _STATES: Final = {
     Moment.HELO: "EHLO",
     Moment.MAIL: "MAIL",
     Moment.RCPT: "RCPT",
+    Moment.DATA: "DATA",
     Moment.MESSAGE: "END-OF-MESSAGE",
 }
 
@@ -257,11 +258,14 @@ class Policy:
         """RCPT."""
         return await self._decide(Moment.RCPT, mail.client, mail, recipient.address)
 
+    async def data(self, mail: Mail) -> Verdict:
+        """DATA: all recipients are known, by number; by name if it is one."""
+        return await self._decide(Moment.DATA, mail.client, mail, _alone(mail), len(mail.recipients))
+
     async def end(self, message: Arrived) -> Verdict:
         """The whole message is here; what was said of its recipients earlier comes into effect."""
         mail = message.mail
-        only = mail.recipients[0].address if len(mail.recipients) == 1 else ""
-        verdict = await self._decide(Moment.MESSAGE, mail.client, mail, only, len(mail.recipients), message.size)
+        verdict = await self._decide(Moment.MESSAGE, mail.client, mail, _alone(mail), len(mail.recipients), message.size)
         transaction = self._transactions.get(mail)
         if transaction is None or not (transaction.redirect or transaction.copies):
             return verdict
@@ -379,3 +383,8 @@ class Policy:
         else:
             wire.close()
         return found[1].decode("utf-8", "replace")
+
+
+def _alone(mail: Mail) -> str:
+    """The recipient, if there is one only: with several Postfix names none after RCPT."""
+    return mail.recipients[0].address if len(mail.recipients) == 1 else ""

@@ -13,11 +13,13 @@ from twisted_mail.services import Recipient
 
 __all__ = [
     "AtConnect",
+    "AtData",
     "AtEnd",
     "AtHelo",
     "AtMail",
     "AtMessage",
     "AtRcpt",
+    "AtStrange",
     "AtUnknown",
     "Reader",
     "Stage",
@@ -69,6 +71,18 @@ class AtRcpt(Protocol):
 class AtUnknown(Protocol):
     async def unknown(self, client: Client, address: str) -> Verdict:
         """RCPT for somebody who does not exist, and was refused: DEFER ends the connection, a delay holds it up."""
+
+
+@runtime_checkable
+class AtStrange(Protocol):
+    async def strange(self, client: Client, line: str) -> Verdict:
+        """A command that nobody knows, and that is refused in any case: DEFER and REJECT say in which words."""
+
+
+@runtime_checkable
+class AtData(Protocol):
+    async def data(self, mail: Mail) -> Verdict:
+        """All recipients are there, and the message is about to come."""
 
 
 @runtime_checkable

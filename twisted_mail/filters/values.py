@@ -45,6 +45,10 @@ class Moment(enum.Enum):
     RCPT = "rcpt"
     UNKNOWN = "unknown"
     """RCPT for somebody who is not here."""
+    STRANGE = "strange"
+    """A command that is none of SMTP's."""
+    DATA = "data"
+    """DATA or the first BDAT, before the peer is told to go on."""
     MESSAGE = "message"
 
 

@@ -228,7 +228,10 @@ class Session:
         if isinstance(command, c.BadCommand):
             if command.loses_sync:
                 return self._close(Reply(421, "4.5.0", f"{command.text}; closing, as what follows is not known"))
-            return self._bad(Reply(command.code, command.enhanced, command.text))
+            reply = Reply(command.code, command.enhanced, command.text)
+            if command.code in (500, 502):
+                reply = await self._visiting.strange(line) or reply
+            return self._close(reply) if reply.code in (421, 521) else self._bad(reply)
         kind = type(command)
         if kind not in ANYTIME and (self._state, kind) not in NEXT:
             if isinstance(command, c.Bdat):

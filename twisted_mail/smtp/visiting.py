@@ -73,6 +73,10 @@ class Visiting:
         if self.visit is not None:
             await self._refusal(self.visit.unknown(address))
 
+    async def strange(self, line: bytes) -> Reply | None:
+        """A command that is none."""
+        return None if self.visit is None else await self._refusal(self.visit.strange(line.decode("utf-8", "replace")))
+
     async def ended(self) -> None:
         """The transaction is over."""
         if self.visit is not None:
