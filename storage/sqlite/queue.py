@@ -23,9 +23,11 @@ Row = Sequence[Any]
 
 @operation("queue.put", repeatable=False)
 def put(tx: Transaction, item: Row, delay: float) -> bool:
+    # one process writes: between the look and the row nobody puts the same
     done = tx.db.execute(
-        f"INSERT INTO queue ({_ITEM}, due) VALUES (?,?,?,?,?,?,?,?,?,?,?,?) ON CONFLICT DO NOTHING",
-        (*item, tx.now() + delay),
+        f"INSERT INTO queue ({_ITEM}, due) SELECT ?,?,?,?,?,?,?,?,?,?,?,? "
+        "WHERE NOT EXISTS (SELECT 1 FROM queue WHERE id = ?)",
+        (*item, tx.now() + delay, item[0]),
     )
     return done.rowcount > 0
 
@@ -35,14 +37,15 @@ def lease(tx: Transaction, use: str, limit: int, seconds: float) -> list[Row]:
     now = tx.now()
     # a lease that ran out is due at the moment when it did
     due = tx.db.execute(
-        f"SELECT {_ITEM} FROM queue WHERE use = ? AND held = 0 AND due <= ? ORDER BY due, id LIMIT ?", (use, now, limit)
+        f"SELECT number, {_ITEM} FROM queue WHERE use = ? AND held = 0 AND due <= ? ORDER BY due, number LIMIT ?",
+        (use, now, limit),
     ).fetchall()
-    leased = [(*row, uuid4().hex, now + seconds) for row in due]
+    tokens = [uuid4().hex for _ in due]
     tx.db.executemany(
-        "UPDATE queue SET attempts = attempts + 1, token = ?, due = ? WHERE id = ?",
-        [(row[-2], row[-1], row[0]) for row in leased],
+        "UPDATE queue SET attempts = attempts + 1, token = ?, due = ? WHERE number = ?",
+        [(token, now + seconds, row[0]) for token, row in zip(tokens, due, strict=True)],
     )
-    return [list(row) for row in leased]
+    return [[*row[1:], token, now + seconds] for token, row in zip(tokens, due, strict=True)]
 
 
 @operation("queue.extend", repeatable=True)
@@ -88,10 +91,10 @@ _STATE = "CASE WHEN held THEN 'held' WHEN due <= :now THEN 'due' WHEN token IS N
 
 def _list(db: sqlite3.Connection, parameters: dict[str, Any]) -> list[Row]:
     conditions = ["id > :after"]
-    # not by the index of what is due (hence the +): all that it finds would be sorted again for each page
-    columns = {"use": "+use", "domain": "domain", "sender": "+sender"}
-    conditions += [f"{column} = :{name}" for name, column in columns.items() if parameters[name] is not None]
-    if parameters["state"] is not None:
+    conditions += [f"{name} = :{name}" for name in ("use", "domain", "sender") if parameters[name] is not None]
+    if parameters["state"] == ItemState.HELD.value:
+        conditions.append("held = 1")  # as the index says it
+    elif parameters["state"] is not None:
         conditions.append(f"{_STATE} = :state")
     return db.execute(
         f"SELECT {_ITEM}, {_STATE}, due FROM queue WHERE {' AND '.join(conditions)} ORDER BY id LIMIT :limit",
@@ -105,6 +108,14 @@ def _to_item(row: Row, attempts: int) -> QueueItem:
     return QueueItem(DeliveryId(id), use, envelope, body, domain, sender, attempts, last_reply, created)
 
 
+def row_of(item: QueueItem) -> Row:
+    """What `put` writes of *item*."""
+    body = (None, None) if item.body is None else (item.body.hash, item.body.size)
+    generation = 0 if item.body is None else item.body.generation
+    rest = (item.domain, item.sender, item.attempts, item.last_reply, item.created, generation)
+    return (item.id.octets, item.use, item.envelope, *body, *rest)
+
+
 class SQLiteQueue:
     """Implements `Queue`. A lease that ran out stays its holder's until another takes the item."""
 
@@ -113,11 +124,7 @@ class SQLiteQueue:
         self._readers = readers
 
     async def put(self, item: QueueItem, *, delay: float = 0.0) -> bool:
-        body = (None, None) if item.body is None else (item.body.hash, item.body.size)
-        generation = 0 if item.body is None else item.body.generation
-        rest = (item.domain, item.sender, item.attempts, item.last_reply, item.created, generation)
-        row = (item.id.octets, item.use, item.envelope, *body, *rest)
-        return bool(await self._writers.write("queue.put", row, delay))
+        return bool(await self._writers.write("queue.put", row_of(item), delay))
 
     async def lease(self, use: str, limit: int, seconds: float) -> Sequence[LeasedItem]:
         rows = await self._writers.write("queue.lease", use, limit, seconds)
