@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +22,17 @@ if "twisted.internet.reactor" not in sys.modules:
 # How fast examples are made says something of what else the machine does, and nothing of ours.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def paths_of_trial(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trial's `mktemp` gives paths in pytest's folder: its own makes folders where pytest was called, and leaves them."""
+    from twisted.trial.unittest import SynchronousTestCase
+
+    folder, numbers = tmp_path_factory.mktemp("trial"), count(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SynchronousTestCase, "mktemp", lambda case: str(folder / str(next(numbers))))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
