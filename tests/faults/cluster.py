@@ -101,10 +101,11 @@ class House:
         sweeping: bool = False,
         cassandra: Cassandra | None = None,
     ) -> None:
+        self.recorder = Recorder(folder / "records.jsonl")
+        self.recorder.note("the stores are started, unless they are there")
         database = cassandra or running.cassandra(3)
         versity, nats = running.versity(), running.nats(3)
         name = f"faults{uuid4().hex[:10]}"
-        self.recorder = Recorder(folder / "records.jsonl")
         victims: dict[str, Sequence[Victim]] = {}
         self.spoiled: list[SpoiledStore | SpoiledAnswers] = []
         metadata, blobs = database.url(name), versity.url(name)
@@ -216,23 +217,35 @@ class House:
                 _start(node)
 
     def live(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """The servers are up and have their accounts while *work* runs; then everything recorded must hold."""
+        """The servers are up and have their accounts while *work* runs; then everything recorded must hold.
+
+        How long each part took is printed, for whoever looks (``-s``, or a failure).
+        """
+        note = self.recorder.note
         try:
+            note("mail nodes are started")
             for proxy in self.spoiled:
                 proxy.start()
             self._up()
             if self.warehouse is not None:
                 self.warehouse.start()
+            note("accounts are made")
             populate(self.cluster)
+            note("clients begin")
             run_in_loop(work())
+            note("clients have ended; what waits is delivered")
             imap = self.cluster.with_role("imap")
             found = run_in_loop(pictures(self.recorder, imap, ACCOUNTS, 90))
+            note("what is there is judged")
             judge(self.recorder, found, self.cluster)
             if self.warehouse is not None:
+                note("blobs are judged")
                 judge_blobs(self.recorder, self.warehouse, self.cluster)
         finally:
-            self.recorder.flush()
+            note("mail nodes are stopped")
             self.cluster.stop()
+            note("the end")
+            print(self.recorder.timeline())
             for each in self.isolations.values():
                 each.close()
             for proxy in self.spoiled:

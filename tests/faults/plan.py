@@ -99,6 +99,7 @@ async def carry_out(
             await asyncio.sleep(fault.seconds)
         if settled is not None:
             await asyncio.to_thread(settled, fault.kind)
+            recorder.note("the others know")
         count += 1
     return count
 

@@ -162,7 +162,7 @@ class Recorder:
     defects: list[str] = field(default_factory=list)
     """What a client saw that no server may do, in words."""
     notes: list[tuple[float, str]] = field(default_factory=list)
-    """What was done to the servers, and when."""
+    """What was done to the servers, and which part of the test began, and when."""
     _lines: list[str] = field(default_factory=list)
 
     def keep(self, record: Record) -> None:
@@ -183,10 +183,18 @@ class Recorder:
             self.flush()
 
     def note(self, what: str) -> None:
-        """Something was done to a server."""
+        """Something was done to a server, or a part of the test begins."""
         self.notes.append((self.clock(), what))
         self._lines.append(json.dumps({"kind": "note", "at": self.clock(), "what": what}))
         self.flush()
+
+    def timeline(self) -> str:
+        """The notes, each with the seconds since the first one and since the one before."""
+        lines, before = [], self.notes[0][0] if self.notes else 0.0
+        for at, what in self.notes:
+            lines.append(f"{at - self.notes[0][0]:7.1f} {at - before:+6.1f}  {what}")
+            before = at
+        return "\n".join(lines)
 
     def defect(self, what: str) -> None:
         """A client saw something that may not be."""
