@@ -13,7 +13,7 @@ from tests.delivery.support import run
 from twisted_mail.delivery.judgement import Judgement
 from twisted_mail.filters.values import Action
 from twisted_mail.relay.intake import Outgoing
-from twisted_mail.relay.items import outbound_of
+from twisted_mail.relay.items import Outbound, outbound_of
 from twisted_mail.relay.journal import Journal
 from twisted_mail.relay.streams import NORMAL, Stream, Streams
 from twisted_mail.services import MailRefused, Refusal
@@ -142,6 +142,57 @@ def test_a_redirect_is_a_forward_to_the_relay_which_rewrites_its_sender(house: S
     assert outbound.sender == "srs0=x=eve=elsewhere.example@example.org"
     assert (outbound.verified, outbound.results) == (True, "mx.example.org; spf=pass"), "what a script adds is not believed"
     assert (outbound.envelope_id, outbound.dsn_return) == ("abc", "HDRS")
+
+
+TAGS = """require ["redirect-dsn", "redirect-deliverby"];
+    redirect :notify "DELAY,FAILURE" :ret "HDRS" :bytimerelative 600 :bymode "return" :bytrace "{}";"""
+
+
+def outbound_after(house: SortingHouse, script: str, judgement: Judgement) -> Outbound:
+    """The item that *script* makes of a message with that envelope."""
+    house.script(ANN, script)
+    node = SortingNode(house)
+    outgoing = Outgoing(
+        node.queue, node.bodies, node.inbound.spools, Streams([Stream(NORMAL, ("main",))]), Journal(house.engine.records, "n"),
+        house.clock, wall=house.wall,
+    )  # fmt: skip
+    house.world.begin = outgoing.begin  # type: ignore[method-assign, assignment]
+    house.judged(node, ANN, mail(), judgement)
+    [status] = house.items()
+    return outbound_of(status.item)
+
+
+def test_a_redirect_asks_for_what_its_tags_say(house: SortingHouse) -> None:
+    """RFC 6009 sections 4 and 6."""
+    given = {"notify": "SUCCESS", "ret": "FULL", "orcpt": "rfc822;ann@b.example"}
+    outbound = outbound_after(house, TAGS.format(ELSEWHERE), Judgement(verified=True, envelope=given))
+    assert (outbound.notify, outbound.dsn_return, outbound.original) == (("DELAY", "FAILURE"), "HDRS", "rfc822;ann@b.example")
+    assert outbound.deliver_by == house.wall() + 600 and outbound.deliver_by_mode == "RT"
+
+
+def test_without_tags_it_asks_for_what_the_sender_has_asked_for(house: SortingHouse) -> None:
+    """RFC 3461 section 5.2.7: who wants to hear nothing hears nothing of forwards either."""
+    outbound = outbound_after(house, f'redirect "{ELSEWHERE}";', Judgement(verified=True, envelope={"notify": "NEVER"}))
+    assert (outbound.notify, outbound.deliver_by) == (("NEVER",), None)
+
+
+def test_a_redirect_to_one_of_us_has_the_tags_in_its_envelope(house: SortingHouse) -> None:
+    house.script(
+        BOB,
+        """require ["envelope", "envelope-dsn", "envelope-deliverby", "fileinto"];
+        if allof (envelope "ret" "HDRS", envelope "notify" "DELAY", envelope "bytimerelative" "600", envelope "bymode" "R",
+                  envelope "bytrace" "T") { fileinto "Archive"; }""",
+    )
+    node = give(house, TAGS.format(BOB))
+    assert house.boxes(node, BOB) == {"Archive": 1}
+
+
+def test_what_is_to_come_back_and_is_late_already_is_kept(house: SortingHouse) -> None:
+    script = f"""require "redirect-deliverby";
+        redirect :bytimeabsolute "2001-01-01T00:00:00Z" :bymode "return" "{ELSEWHERE}";"""
+    node = give(house, script)
+    assert house.boxes(node, ANN) == {"INBOX": 1} and house.world.sent == {}
+    assert any("is over" in line for line in node.story)
 
 
 def test_two_users_who_redirect_to_each_other_get_it_once(house: SortingHouse) -> None:

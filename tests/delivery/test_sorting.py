@@ -103,18 +103,18 @@ def test_a_script_sees_the_envelope_and_who_sent_it(house: SortingHouse) -> None
     assert house.boxes(node, ANN) == {"Archive": 1}
 
 
-def test_a_script_sees_what_dsn_adds_to_the_envelope(house: SortingHouse) -> None:
+def test_a_script_sees_what_dsn_and_deliverby_add_to_the_envelope(house: SortingHouse) -> None:
     house.script(
         ANN,
-        """require ["envelope", "envelope-dsn", "fileinto"];
-        if allof (envelope "notify" "FAILURE", envelope "ret" "HDRS", envelope "envid" "abc", envelope "orcpt" "rfc822;x@y") {
-            fileinto "Archive"; }""",
+        """require ["envelope", "envelope-dsn", "envelope-deliverby", "fileinto"];
+        if allof (envelope "notify" "FAILURE", envelope "ret" "HDRS", envelope "envid" "abc", envelope "orcpt" "rfc822;x@y",
+                  envelope :matches "bytimerelative" "30?", envelope "bymode" "N", envelope "bytrace" "T") { fileinto "Archive"; }""",
     )
     node = SortingNode(house, straight=False)
     recipient = run(
         node.intake.recipient(ANN, identity=None, original="rfc822;x@y", notify=frozenset(("FAILURE", "DELAY")))
     )
-    envelope = Envelope(EVE, (recipient,), PEER, "x", "ESMTP", envelope_id="abc", dsn_return="HDRS")
+    envelope = Envelope(EVE, (recipient,), PEER, "x", "ESMTP", envelope_id="abc", dsn_return="HDRS", deliver_by=(301, "NT"))
     incoming = run(node.intake.begin(envelope))
     run(incoming.write(mail()))
     run(incoming.finish())

@@ -22,7 +22,7 @@ from twisted_mail.services import Account, MailRefused, PreparedMessage
 from twisted_mail.sieve.addressing import outbound_address
 from twisted_mail.sieve.mailto import Mailto, parse_mailto
 from twisted_mail.sieve.message import Header
-from twisted_mail.sieve.values import Notify, Reject, Rewritten, Vacation
+from twisted_mail.sieve.values import Notify, Redirect, Reject, Rewritten, Vacation
 from twisted_mail.storage.interfaces import Unavailable
 
 __all__ = ["REDIRECTED", "Answer", "Caused", "Causes", "EffectSettings", "Forward", "Resolve", "header_of"]
@@ -49,6 +49,7 @@ class Forward:
 
     address: str
     found: Resolution
+    redirect: Redirect
     version: Rewritten | None = None
     """What is sent instead of the message that came."""
 
@@ -99,9 +100,20 @@ class Causes:
         self._bounces = bounces
 
     async def prepare(
-        self, account: Account, copy: Copy, prepared: PreparedMessage, arrival: Arrival, found: Sorted, *, refusable: bool
+        self,
+        account: Account,
+        copy: Copy,
+        prepared: PreparedMessage,
+        arrival: Arrival,
+        found: Sorted,
+        *,
+        now: float,
+        refusable: bool,
     ) -> Caused:
-        """*refusable*: the peer waits, and a refusal concerns this copy alone. Raises: StorageError."""
+        """*now*: seconds since 1970. *refusable*: the peer waits, and a refusal concerns this copy alone.
+
+        Raises: StorageError.
+        """
         caused = Caused(places=found.places, rewritten=dict(found.rewritten))
         header = header_of(found, prepared)
         own = own_addresses(copy)
@@ -109,7 +121,7 @@ class Causes:
             self._prepare_refusal(caused, copy, arrival, found.reject, refusable)
         for number, redirect in enumerate(found.redirects):
             version = found.redirected.get(number)
-            why = await self._prepare_redirect(caused, copy, prepared, redirect.address, version, own)
+            why = await self._prepare_redirect(caused, copy, prepared, now, redirect, version, own)
             if why:
                 caused.trace.append(f"not redirected to {redirect.address}: {why}")
                 self._keep(account, copy, caused, version)
@@ -151,14 +163,17 @@ class Causes:
         caused: Caused,
         copy: Copy,
         prepared: PreparedMessage,
-        wanted: str,
+        now: float,
+        redirect: Redirect,
         version: Rewritten | None,
         own: Collection[str],
     ) -> str:
         """Why not; empty: it is to be done. Raises: StorageError."""
-        address = outbound_address(wanted)
+        address = outbound_address(redirect.address)
         if address is None:
             return "that is no address"
+        if redirect.deliver_by is not None and redirect.deliver_by[1][:1] == "R" and redirect.deliver_by[0] <= now:
+            return "the time until which it is to be delivered is over"
         if canonical(address) in own:
             return "that is the account itself"
         before = all_values(prepared.header, REDIRECTED.lower().encode())
@@ -182,7 +197,7 @@ class Causes:
             return "there is no queue"
         if not found.accounts and not found.remote:
             return "nobody has a mailbox there"
-        caused.forwards.append(Forward(address, found, version))
+        caused.forwards.append(Forward(address, found, redirect, version))
         return ""
 
     async def _prepare_answer(

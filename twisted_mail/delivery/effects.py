@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from email.utils import formatdate
+from functools import partial
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -21,7 +22,7 @@ from twisted_mail.account.delivering import Delivered, DeliverMessage, Place
 from twisted_mail.account.intents import NewMessage, new_message
 from twisted_mail.delivery.causes import REDIRECTED, Answer, Caused, Causes, EffectSettings, Forward, Resolve, header_of
 from twisted_mail.delivery.items import Copy
-from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.judgement import Judgement, deliver_by_text, with_envelope
 from twisted_mail.delivery.letters import letter, text_part
 from twisted_mail.delivery.notifying import compose_notification
 from twisted_mail.delivery.outbound import OutboundQueue
@@ -44,7 +45,7 @@ from twisted_mail.services import (
 from twisted_mail.sieve.editing import header_field
 from twisted_mail.sieve.mailto import Mailto
 from twisted_mail.sieve.message import Header
-from twisted_mail.sieve.values import FileInto, Notify, Reject
+from twisted_mail.sieve.values import FileInto, Notify, Redirect, Reject
 from twisted_mail.storage.interfaces import Records, StorageError, Unavailable
 from twisted_mail.values import DeliveryId
 
@@ -209,13 +210,15 @@ class Effects:
         front = header_field(REDIRECTED, copy.user or copy.address)
         found = forward.found
         if found.remote and self._outbound is not None:
-            envelope = _envelope(copy, arrival, header)
-            leaving = self._leave(self._outbound, envelope, _sent(prepared, forward), front, cause, found.remote)
+            envelope = _envelope(copy, arrival, header, forward.redirect, self._wall())
+            recipient = partial(_addressed, copy, forward.redirect)
+            leaving = self._leave(self._outbound, envelope, _version(prepared, forward), front, cause, found.remote, recipient)
             await self._once(copy, f"redirect/{forward.address}", repeated, leaving)
         if found.accounts and self._inbound is not None:
             judgement = copy.judgement
             if judgement is not None:
                 judgement = msgspec.structs.replace(judgement, pending=())
+            judgement = _with_tags(judgement, forward.redirect)
             waiting = [
                 Waiting(
                     Copy(
@@ -231,7 +234,7 @@ class Effects:
                 )
                 for record in found.accounts
             ]
-            await self._enqueue(self._inbound, waiting, _sent(prepared, forward), arrival, front)
+            await self._enqueue(self._inbound, waiting, _version(prepared, forward), arrival, front)
 
     async def _leave(
         self,
@@ -241,6 +244,7 @@ class Effects:
         front: bytes,
         cause: DeliveryId,
         to: Sequence[str],
+        recipient: Callable[[str], Recipient],
     ) -> None:
         """Raises: StorageError, MailRefused."""
         leaving = outbound.begin(envelope)
@@ -249,7 +253,7 @@ class Effects:
             async for chunk in octets:
                 await leaving.write(chunk)
             ids = [cause] if len(to) == 1 else [cause.caused(address) for address in to]
-            await leaving.finish([(id, address, Recipient(address, ())) for id, address in zip(ids, to, strict=True)])
+            await leaving.finish([(id, address, recipient(address)) for id, address in zip(ids, to, strict=True)])
         except BaseException:
             await leaving.abort()
             raise
@@ -379,8 +383,9 @@ class Effects:
         await self._put(account, copy.delivery.caused("script"), Place(account.state.inbox.id), octets, now)
 
 
-def _envelope(copy: Copy, arrival: Arrival, header: Header) -> Envelope:
-    """What is redirected has the sender that it came with; SRS and ARC are the relay's."""
+def _envelope(copy: Copy, arrival: Arrival, header: Header, redirect: Redirect, now: float) -> Envelope:
+    """What is redirected has the sender that it came with; SRS and ARC are the relay's. RFC 6009: what redirect says of
+    notifications takes the place of what the sender has said."""
     judgement = copy.judgement or Judgement()
     results = b""
     if copy.judgement is not None and not judgement.login:
@@ -391,13 +396,28 @@ def _envelope(copy: Copy, arrival: Arrival, header: Header) -> Envelope:
         (),
         Peer(judgement.peer, service="smtp"),
         envelope_id=judgement.envelope.get("envid", ""),
-        dsn_return=judgement.envelope.get("ret", ""),
+        dsn_return=redirect.ret or judgement.envelope.get("ret", ""),
+        deliver_by=None if redirect.deliver_by is None else (int(redirect.deliver_by[0] - now), redirect.deliver_by[1]),
         verified=judgement.verified,
         results=results.decode("utf-8", "replace").strip(),
     )
 
 
-def _sent(prepared: PreparedMessage, forward: Forward) -> AsyncIterator[bytes]:
+def _addressed(copy: Copy, redirect: Redirect, address: str) -> Recipient:
+    """RFC 3461 section 5.2.7: a forward asks for the notifications that its sender has asked for, unless the script does."""
+    given = copy.judgement.envelope if copy.judgement is not None else {}
+    notify = redirect.notify or tuple(filter(None, given.get("notify", "").split(",")))
+    return Recipient(address, (), original=given.get("orcpt", ""), notify=frozenset(notify))
+
+
+def _with_tags(judgement: Judgement | None, redirect: Redirect) -> Judgement | None:
+    """For a redirect to one of us, whose script may ask for it."""
+    by = redirect.deliver_by
+    text = "" if by is None else deliver_by_text((0, by[1]), by[0])
+    return with_envelope(judgement, notify=",".join(sorted(redirect.notify)), ret=redirect.ret, by=text)
+
+
+def _version(prepared: PreparedMessage, forward: Forward) -> AsyncIterator[bytes]:
     """What is sent on, without the field that the message's delivery here has put in front: no script takes that away.
 
     Raises: StorageError.

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
 from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
-from twisted_mail.delivery.judgement import Judgement, with_envelope
+from twisted_mail.delivery.judgement import Judgement, deliver_by_text, with_envelope
 from twisted_mail.delivery.judging import Judge, JudgedVisit
 from twisted_mail.delivery.outbound import OutboundQueue, Returns
 from twisted_mail.delivery.resolution import Resolution, Resolver
@@ -213,6 +213,11 @@ class MailIntake:
             wall=self._wall,
             hold_until=envelope.hold_until,
             returns=self._returns,
-            judgement=with_envelope(judgement, ret=envelope.dsn_return, envid=envelope.envelope_id),
+            judgement=with_envelope(
+                judgement,
+                ret=envelope.dsn_return,
+                envid=envelope.envelope_id,
+                by=deliver_by_text(envelope.deliver_by, self._wall()),
+            ),
             each_answered="LMTP" in envelope.protocol,
         )

@@ -8,7 +8,7 @@ import msgspec
 
 from twisted_mail.filters.values import Action
 
-__all__ = ["TRACE_BYTES", "Judgement", "Quarantined", "shortened", "with_envelope"]
+__all__ = ["TRACE_BYTES", "Judgement", "Quarantined", "deliver_by_text", "read_deliver_by", "shortened", "with_envelope"]
 
 TRACE_BYTES: Final = 2048
 """Of all trace lines, in an item of the queue, whose envelope has 8 KiB."""
@@ -49,7 +49,8 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pending: tuple[str, ...] = ()
     """Names of filters that did not answer, and are to be asked before it is delivered."""
     envelope: dict[str, str] = {}
-    """More of the envelope as it was given, for RFC 6009: ``notify``, ``orcpt``, ``ret``, ``envid``, ``by…``."""
+    """More of the envelope as it was given, for RFC 6009: ``notify``, ``orcpt``, ``ret``, ``envid``, ``by``
+    (see `deliver_by_text`)."""
 
 
 def shortened(judgement: Judgement, most: int = TRACE_BYTES) -> Judgement:
@@ -82,3 +83,17 @@ def with_envelope(judgement: Judgement | None, **given: str) -> Judgement | None
         return judgement
     judgement = judgement or Judgement()
     return msgspec.structs.replace(judgement, envelope={**judgement.envelope, **new})
+
+
+def deliver_by_text(deliver_by: tuple[int, str] | None, now: float) -> str:
+    """BY (RFC 2852) as it is written down: until when, seconds since 1970, and the mode; empty where it was not given."""
+    return "" if deliver_by is None else f"{int(now) + deliver_by[0]};{deliver_by[1]}"
+
+
+def read_deliver_by(text: str) -> tuple[float, str] | None:
+    """What `deliver_by_text` has written."""
+    until, _, mode = text.partition(";")
+    try:
+        return (float(int(until)), mode) if mode else None
+    except ValueError:
+        return None

@@ -96,7 +96,9 @@ class Placer:
             places = (*places, usual_place(account.state, copy.detail))
         caused = Caused(places=places, rewritten=dict(found.rewritten))
         if effects is not None and found.message is not None:
-            caused = await effects.causes.prepare(account, copy, prepared, arrival, found, refusable=refusable)
+            caused = await effects.causes.prepare(
+                account, copy, prepared, arrival, found, now=now, refusable=refusable
+            )
             if caused.refusal is not None:
                 self._note(prepared, copy, arrival, found, ["refused"])
                 raise refusal_of(caused.refusal)

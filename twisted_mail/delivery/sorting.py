@@ -17,7 +17,7 @@ from twisted_mail.account.errors import InvalidMailboxName
 from twisted_mail.account.state import AccountState, Mailbox, normal_mailbox_name
 from twisted_mail.account.tree import CreateMailbox
 from twisted_mail.delivery.items import Copy
-from twisted_mail.delivery.judgement import Judgement, Quarantined
+from twisted_mail.delivery.judgement import Judgement, Quarantined, read_deliver_by
 from twisted_mail.delivery.junk import JUNK_SETTINGS, junk_reason
 from twisted_mail.delivery.learned import Learned
 from twisted_mail.delivery.scripts import ActiveScript, ActiveScripts, Script
@@ -207,6 +207,7 @@ class Sorter:
             virus=judgement.virus,
             seen=Seen(state, copy.delivery.octets, now),
             envelope_extra=judgement.envelope,
+            deliver_by=read_deliver_by(judgement.envelope.get("by", "")),
         )
 
 

@@ -62,9 +62,15 @@ class FileInto:
 
 @dataclass(frozen=True, slots=True)
 class Redirect:
-    """To another address (section 4.2)."""
+    """To another address (section 4.2), perhaps with more of an envelope (RFC 6009)."""
 
     address: str
+    notify: tuple[str, ...] = ()
+    """``NEVER``, or some of ``SUCCESS``, ``FAILURE``, ``DELAY`` (RFC 3461); empty: nothing is said."""
+    ret: str = ""
+    """``FULL`` or ``HDRS``."""
+    deliver_by: tuple[float, str] | None = None
+    """Seconds since 1970, and the mode ``N`` or ``R``, with ``T`` behind it where it is to be traced (RFC 2852)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +204,9 @@ class RunEnvironment:
     seen: Mapping[str, float] = field(default_factory=dict)
     """duplicate (RFC 7352): when each id that is still remembered was seen, by the key `Outcome.tracked` used."""
     envelope_extra: Mapping[str, str] = field(default_factory=dict)
-    """``notify``, ``orcpt``, ``ret``, ``envid``, ``bytimeabsolute``, … where they were given (RFC 6009)."""
+    """``notify``, ``orcpt``, ``ret``, ``envid`` where they were given (RFC 6009)."""
+    deliver_by: tuple[float, str] | None = None
+    """Until when the message was to be delivered, as in `Redirect`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

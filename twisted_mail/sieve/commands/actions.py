@@ -8,11 +8,12 @@ from dataclasses import replace
 from twisted_mail.sieve.addressing import outbound_address
 from twisted_mail.sieve.arguments import Arguments
 from twisted_mail.sieve.commands.mailboxes import check_where
+from twisted_mail.sieve.commands.redirecting import redirection
 from twisted_mail.sieve.flags import flags_of
 from twisted_mail.sieve.registry import CommandSyntax, Kind, Operand, Step, Tag
 from twisted_mail.sieve.running import Run
 from twisted_mail.sieve.text import Text
-from twisted_mail.sieve.values import Discard, FileInto, Keep, Redirect, SieveError
+from twisted_mail.sieve.values import Discard, FileInto, Keep, SieveError
 
 __all__ = ["CAPABILITIES", "COMMANDS", "TAGS", "file_into"]
 
@@ -114,6 +115,7 @@ def _keep(args: Arguments) -> Step:
 
 def _redirect(args: Arguments) -> Step:
     line, keep, text = args.line, args.flag("copy"), args.text("address")
+    make = redirection(args)
     known: str | None = None
     if text.constant is not None:
         known = outbound_address(text.constant)
@@ -127,7 +129,7 @@ def _redirect(args: Arguments) -> Step:
             address = outbound_address(given)
             if address is None:
                 raise SieveError(f"{given[:200]!r} is no address", line)
-        run.act(Redirect(address), line, keep=keep)
+        run.act(make(run, address), line, keep=keep)
         run.tell(line, f"redirect to {address}{', a copy' if keep else ''}")
 
     return step

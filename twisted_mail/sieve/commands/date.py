@@ -16,7 +16,7 @@ from twisted_mail.sieve.registry import Check, Kind, Operand, Tag, TestSyntax
 from twisted_mail.sieve.running import Run
 from twisted_mail.sieve.values import SieveError
 
-__all__ = ["CAPABILITIES", "TESTS", "date_part"]
+__all__ = ["CAPABILITIES", "TESTS", "date_part", "zone_of"]
 
 CAPABILITIES = ("date",)
 
@@ -79,7 +79,7 @@ def _minutes(text: str) -> int | None:
     return -minutes if found[1] == "-" else minutes
 
 
-def _zone_of(args: Arguments) -> Callable[[Run], int | None]:
+def zone_of(args: Arguments) -> Callable[[Run], int | None]:
     """Minutes east of UTC; None: the original zone."""
     kind = args.choice("zone")
     if not kind:
@@ -136,7 +136,7 @@ def _date(args: Arguments) -> Check:
     name = args.text("header name")
     if name.constant is not None:
         args.scope.reads_fields((fold(name.constant),))
-    match, zone, part = matcher(args), _zone_of(args), _part_of(args)
+    match, zone, part = matcher(args), zone_of(args), _part_of(args)
     select = selection(args) or (lambda values: values[:1])
 
     def check(run: Run) -> bool:
@@ -153,7 +153,7 @@ def _date(args: Arguments) -> Check:
 
 
 def _currentdate(args: Arguments) -> Check:
-    match, zone, part = matcher(args), _zone_of(args), _part_of(args)
+    match, zone, part = matcher(args), zone_of(args), _part_of(args)
 
     def check(run: Run) -> bool:
         when = _moment(int(run.environment.now), zone(run) or 0)

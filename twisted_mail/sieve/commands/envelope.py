@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta, timezone
 from typing import Final
 
 from twisted_mail.sieve.arguments import Arguments
 from twisted_mail.sieve.commands.base import ADDRESS_PARTS, address_part
+from twisted_mail.sieve.commands.date import date_part, zone_of
 from twisted_mail.sieve.comparators import fold
 from twisted_mail.sieve.matching import MATCHING, matcher
 from twisted_mail.sieve.message import Address
-from twisted_mail.sieve.registry import Check, Kind, Operand, TestSyntax
+from twisted_mail.sieve.registry import Check, Kind, Operand, Tag, TestSyntax
 from twisted_mail.sieve.running import Run
 from twisted_mail.sieve.values import SieveError
 
@@ -39,7 +41,7 @@ def _envelope(args: Arguments) -> Check:
     part = address_part(args)
     counts = match.counts  # RFC 5231 section 4.2: the null reverse-path counts nothing
     whole = (args.choice("part") or "all") == "all"
-    line = args.line
+    line, zone = args.line, zone_of(args)
 
     def values_of(run: Run, name: str) -> Sequence[str]:
         if name in _ADDRESSES:
@@ -50,7 +52,7 @@ def _envelope(args: Arguments) -> Check:
             return () if value is None else (value,)
         if name not in _EXTRA:
             raise SieveError(f"an envelope has no part {name[:100]!r}", line)
-        extra = run.environment.envelope_extra.get(name, "")
+        extra = run.environment.envelope_extra.get(name, "") or _deliver_by(run, name, zone)
         if not extra or not whole:
             # RFC 6009 section 2: of what is no address there are no parts.
             return ()
@@ -60,6 +62,26 @@ def _envelope(args: Arguments) -> Check:
         return match(run, [value for name in texts(run) for value in values_of(run, fold(name))])
 
     return check
+
+
+def _deliver_by(run: Run, name: str, zone: Callable[[Run], int | None]) -> str:
+    """Until when the sender wants it delivered; empty: nothing was said."""
+    given = run.environment.deliver_by
+    if given is None:
+        return ""
+    until, mode = given
+    match name:
+        case "bytimeabsolute":
+            iso8601 = date_part("iso8601")
+            assert iso8601 is not None
+            return iso8601(datetime.fromtimestamp(until, timezone(timedelta(minutes=zone(run) or 0))))
+        case "bytimerelative":
+            return str(int(until - run.environment.now))
+        case "bymode":
+            return mode[:1]
+        case "bytrace":
+            return mode[1:]
+    return ""
 
 
 def _check_part(args: Arguments, name: str) -> None:
@@ -98,7 +120,7 @@ TESTS = {
     "envelope": TestSyntax(
         compile=_envelope,
         needs="envelope",
-        tags=(*MATCHING, *ADDRESS_PARTS),
+        tags=(*MATCHING, *ADDRESS_PARTS, Tag("zone", Kind.STRING, needs="envelope-deliverby")),
         operands=(Operand("envelope parts", Kind.STRINGS), Operand("keys", Kind.STRINGS)),
     ),
 }
