@@ -147,7 +147,7 @@ def _built(
             call,
             reactor.seconds,
             name=name,
-            moments=[Moment.MESSAGE if each == "end-of-message" else Moment(each) for each in policy.at],
+            moments=[Moment.MESSAGE if each == "end-of-message" else Moment[each.upper()] for each in policy.at],
             outbound=policy.outbound,
             context=policy.context,
         )

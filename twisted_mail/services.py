@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
+import msgspec
+
 from twisted_mail.values import AccountId, DeliveryId, MessageKey, ModSeq
 
 if TYPE_CHECKING:
@@ -191,8 +193,7 @@ class MailRefused(Exception):
         self.temporary = temporary or reason in (Refusal.UNAVAILABLE, Refusal.NO_ROOM, Refusal.MAILBOX_FULL)
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
+class Recipient(msgspec.Struct, frozen=True):
     """A recipient that was accepted at RCPT: where its mail will go."""
 
     address: str
@@ -207,8 +208,7 @@ class Recipient:
     """NOTIFY as given: NEVER, or some of SUCCESS, FAILURE, DELAY."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """Who sends a message to whom, and how it came (RFC 5321 section 2.3.1)."""
 
     sender: str
@@ -245,8 +245,7 @@ class Envelope:
     """The value of the Authentication-Results field that was put in front of the message; empty: none was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What became of a message for one recipient: `refused` is None when it is durable here."""
 
     recipient: Recipient

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tests.delivery.support import NOW, PEER, FakeOutbound, House, run
 from twisted_mail.account.delivering import DeliverMessage

@@ -10,7 +10,8 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from twisted_mail.filters.findings import Breaker, Finding, worst_of
-from twisted_mail.filters.gauntlet import Gauntlet, Passage, Post
+from twisted_mail.filters.gauntlet import Gauntlet, Post
+from twisted_mail.filters.passage import Passage
 from twisted_mail.filters.values import Action, Arrived, Client, FilterDown, Mail, Moment, Verdict, WhenDown
 from twisted_mail.services import Identity, Recipient
 from twisted_mail.values import AccountId

@@ -13,10 +13,11 @@ from twisted_mail.dns.values import DNSFailure
 from twisted_mail.filters.builtin_score import BuiltinScore
 from twisted_mail.filters.dnsbl import DNSBL, zones_from
 from twisted_mail.filters.early_talkers import EarlyTalkers
-from twisted_mail.filters.gauntlet import Gauntlet, Passage, Post
+from twisted_mail.filters.gauntlet import Gauntlet, Post
 from twisted_mail.filters.greylisting import Greylisting
 from twisted_mail.filters.helo import Helo
 from twisted_mail.filters.iprev_stage import IPRevStage
+from twisted_mail.filters.passage import Passage
 from twisted_mail.filters.rates import DEFAULT_LIMITS, Rates, limits_from
 from twisted_mail.filters.stages import Stage
 from twisted_mail.filters.values import Action, Client, Mail

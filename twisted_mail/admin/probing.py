@@ -12,7 +12,7 @@ from twisted_mail.admin.opening import Store
 from twisted_mail.admin.output import plain
 from twisted_mail.delivery.holding import HeldMessage
 from twisted_mail.filters.findings import Finding, worst_of
-from twisted_mail.filters.gauntlet import Passage
+from twisted_mail.filters.passage import Passage
 from twisted_mail.filters.values import Action, Client, Mail
 from twisted_mail.queueing.spool import SpoolFolder
 from twisted_mail.services import Recipient
@@ -35,7 +35,7 @@ def _facts(finding: Finding) -> dict[str, Any]:
     verdict = finding.verdict
     return {
         "filter": finding.stage,
-        "moment": finding.moment.value,
+        "moment": finding.moment.name.lower(),
         "action": verdict.action.name.lower(),
         "score": verdict.score,
         "reason": verdict.reason or None,

@@ -59,8 +59,7 @@ class Ways:
         return await within(self.clock, self.straight_seconds, work)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target(Recipient):
+class Target(Recipient, frozen=True, kw_only=True):
     """A recipient with what the directory said of it."""
 
     users: tuple[str, ...] = ()

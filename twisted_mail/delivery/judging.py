@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 from uuid import uuid4
 
-import msgspec
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from twisted_mail.delivery.holding import HeldMessage
@@ -20,9 +20,10 @@ from twisted_mail.delivery.stories import Chapter, message_id_of
 from twisted_mail.filters import clamav, rspamd, spamassassin
 from twisted_mail.filters.authentication_results import forged, render
 from twisted_mail.filters.findings import Finding, worst_of
-from twisted_mail.filters.gauntlet import Gauntlet, Passage, Reading
+from twisted_mail.filters.gauntlet import Gauntlet
 from twisted_mail.filters.judged_by import FIELD, JudgedBy, judges_in
 from twisted_mail.filters.origins import SPF, DMARCResult, ReverseName, SPFResult
+from twisted_mail.filters.passage import Passage, Reading
 from twisted_mail.filters.rewriting import front, rewritten
 from twisted_mail.filters.values import (
     Action,
@@ -183,7 +184,7 @@ class Judge:
         )
         if more is None:
             return judgement
-        return msgspec.structs.replace(
+        return replace(
             more,
             action=action,
             score=judgement.score,

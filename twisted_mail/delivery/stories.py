@@ -16,6 +16,7 @@ import msgspec
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from twisted_mail.queueing.limits import begun
 from twisted_mail.storage.interfaces import Records, StorageError
 
 __all__ = ["KEEP_SECONDS", "Chapter", "Mention", "Stories", "message_id_of"]
@@ -110,8 +111,8 @@ class Stories:
             self.dropped += 1
             return
         chapter = msgspec.structs.replace(chapter, node=self._node, lines=_short(chapter.lines))
-        writing = Deferred.fromCoroutine(self._write(chapter))
-        if not writing.called:
+        writing = begun(self._write(chapter))
+        if writing is not None:
             self._waiting.add(writing)
             writing.addCallback(lambda _: self._waiting.discard(writing))
 

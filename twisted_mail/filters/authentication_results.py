@@ -65,7 +65,9 @@ def render(authserv_id: str, results: Iterable[AuthenticationResult]) -> str:
     return f"{_value(authserv_id)};{_FOLD}" + (f";{_FOLD}".join(lines) if lines else "none")
 
 
+@lru_cache(maxsize=1024)
 def _resinfo(result: AuthenticationResult) -> str:
+    """(Remembered: most are the same from one message to the next.)"""
     if not _KEYWORD.fullmatch(result.method) or not _KEYWORD.fullmatch(result.value):
         return ""
     words = [f"{result.method}={result.value}"]

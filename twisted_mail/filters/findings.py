@@ -34,13 +34,14 @@ class Breaker:
     def __init__(self, now: Callable[[], float], seconds: float = SECONDS) -> None:
         self._now = now
         self._seconds = seconds
-        self._failures = 0
+        self.failures = 0
+        """In a row."""
         self._open_until = 0.0
 
     @property
     def tripped(self) -> bool:
         """It has failed so often that only now and then somebody tries it."""
-        return self._failures >= self.FAILURES
+        return self.failures >= self.FAILURES
 
     @property
     def open(self) -> bool:
@@ -54,12 +55,12 @@ class Breaker:
 
     def answered(self) -> None:
         """The filter is there."""
-        self._failures = 0
+        self.failures = 0
 
     def failed(self) -> None:
         """It is not."""
-        self._failures += 1
-        if self._failures == self.FAILURES:
+        self.failures += 1
+        if self.failures == self.FAILURES:
             self._open_until = self._now() + self._seconds
 
 

@@ -36,20 +36,20 @@ __all__ = [
 N = TypeVar("N")
 
 
-class Moment(enum.Enum):
+class Moment(enum.IntEnum):
     """When a filter is asked; in the order of SMTP."""
 
-    CONNECT = "connect"
-    HELO = "helo"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    UNKNOWN = "unknown"
+    CONNECT = 0
+    HELO = 1
+    MAIL = 2
+    RCPT = 3
+    UNKNOWN = 4
     """RCPT for somebody who is not here."""
-    STRANGE = "strange"
+    STRANGE = 5
     """A command that is none of SMTP's."""
-    DATA = "data"
+    DATA = 6
     """DATA or the first BDAT, before the peer is told to go on."""
-    MESSAGE = "message"
+    MESSAGE = 7
 
 
 class Action(enum.IntEnum):

@@ -6,10 +6,10 @@ import types
 from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, Final, TypeVar
 
-from twisted.internet.defer import Deferred, TimeoutError
+from twisted.internet.defer import Deferred, TimeoutError, fail
 from twisted.internet.interfaces import IReactorTime
 
-__all__ = ["CONCURRENT", "TooSlow", "rest_of", "side_by_side", "some_at_a_time", "within"]
+__all__ = ["CONCURRENT", "TooSlow", "begun", "rest_of", "side_by_side", "some_at_a_time", "within"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,17 @@ async def within(clock: IReactorTime, seconds: float, work: Coroutine[Any, Any, 
     running: Deferred[T] = Deferred.fromCoroutine(rest_of(work, awaited))
     running.addTimeout(seconds, clock)
     return await running
+
+
+def begun(work: Coroutine[Any, Any, T]) -> Deferred[T] | None:
+    """*work* under way; None: it never had to wait, and is done."""
+    try:
+        awaited = work.send(None)
+    except StopIteration:
+        return None
+    except Exception:
+        return fail()
+    return Deferred.fromCoroutine(rest_of(work, awaited))
 
 
 @types.coroutine
