@@ -22,6 +22,7 @@ from twisted_mail.delivery.failing import RetrySettings
 from twisted_mail.delivery.internal import InternalMail
 from twisted_mail.delivery.learned import Learned
 from twisted_mail.delivery.placing import Placer
+from twisted_mail.delivery.script_news import hear_of_scripts
 from twisted_mail.delivery.scripts import ActiveScripts
 from twisted_mail.delivery.sorting import Sorter, SortSettings
 from twisted_mail.delivery.worker import DeliveryWorker, WorkerSettings
@@ -87,6 +88,7 @@ class Delivering:
             partial(compile_script, limits=CompileLimits(script_bytes=configuration.sieve.script_bytes)),
             in_thread=in_thread,
         )
+        self._deaf = hear_of_scripts(backend.bus, self.scripts.forget_tagged)
         self.bayes: Bayes | None = None
         """What users' moves teach, and what their mail is judged by."""
         filters = configuration.filters
@@ -175,6 +177,7 @@ class Delivering:
 
     async def stop(self) -> None:
         """Write down what was counted, and what was not taught yet."""
+        self._deaf()
         if self.lessons is not None:
             await self.lessons.stop()
         await self.judging.stop()

@@ -18,6 +18,7 @@ from twisted_mail.auth.submitters import Submitters
 from twisted_mail.auth.tls import CertificateError, KeyPair, TLSContexts, self_signed
 from twisted_mail.delivery import DeliveryCounts, MailIntake
 from twisted_mail.delivery.internal import InternalMail
+from twisted_mail.delivery.script_news import tell_of_scripts
 from twisted_mail.delivery.worker import DeliveryWorker
 from twisted_mail.imap.recent import Recents
 from twisted_mail.imap.server import IMAPServerFactory
@@ -43,6 +44,7 @@ from twisted_mail.tap.status import Metric, Readiness
 from twisted_mail.tap.stores import datacenter_of, open_stores
 from twisted_mail.tap.sweeping import Sweeping, sweeper_of
 from twisted_mail.tap.threads import Threads
+from twisted_mail.values import AccountId
 
 __all__ = ["Node", "assemble", "check", "imap_settings", "pop3_settings", "smtp_limits", "tls_contexts"]
 
@@ -252,6 +254,12 @@ class _Suite:
             secret=secret,
         )
 
+    def _scripts_changed(self, account: AccountId) -> None:
+        """Here at once, and on other nodes as soon as they hear of it."""
+        if self._delivering is not None:
+            self._delivering.scripts.forget(account)
+        tell_of_scripts(self._stores.backend.bus, account)
+
     def _factory(self, name: str, authentication: AuthenticationService, intake: MailIntake) -> Factory:
         hostname, clock, tls = self._configuration.hostname, self._reactor, self._tls
         from_the_start = name in ("submissions", "imaps", "pop3s")
@@ -280,7 +288,7 @@ class _Suite:
             scripts = script_store(
                 self._configuration,
                 self._stores.backend.directory,
-                changed=self._delivering.scripts.forget if self._delivering is not None else lambda account: None,
+                changed=self._scripts_changed,
                 in_thread=self._compiling.defer,
             )
             return ManageSieveServerFactory(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -10,6 +11,7 @@ import click
 from twisted_mail.admin.invocation import Group, on_store, the_invocation
 from twisted_mail.admin.opening import Store
 from twisted_mail.admin.problems import Problem, Status
+from twisted_mail.delivery.script_news import tell_of_scripts
 from twisted_mail.delivery.script_store import ScriptStore
 from twisted_mail.services import ScriptFault, ScriptRefused
 from twisted_mail.sieve import CompileLimits, Script, SieveError, compile_script
@@ -67,7 +69,8 @@ def _problem(error: ScriptRefused, name: str, file: str = "") -> Problem:
 
 
 async def _of(store: Store, address: str) -> tuple[AccountRecord, ScriptStore]:
-    return await store.user(address), script_store(store.configuration, store.directory)
+    changed = partial(tell_of_scripts, store.backend.bus)
+    return await store.user(address), script_store(store.configuration, store.directory, changed=changed)
 
 
 @sieve.command("list")

@@ -1,8 +1,7 @@
 """The active Sieve script of an account, compiled: looked up once in a while, and compiled once for each text.
 
-A delivery to an account that has no script costs a look into a table. What is remembered of an account is good for
-`keep_seconds`, or until this process changes its scripts (`forget`); so a script that is uploaded through another node takes
-effect within that time.
+A delivery to an account that has no script costs a look into a table. What is remembered of an account is good until its
+scripts change (`script_news`), and for `keep_seconds` at most: a notice may be lost.
 """
 
 from __future__ import annotations
@@ -18,10 +17,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from twisted_mail.delivery.script_news import tag_of
 from twisted_mail.sieve.message import Message
 from twisted_mail.sieve.values import Include, Outcome, RunEnvironment, RunLimits, SieveError
 from twisted_mail.storage.interfaces import Directory, StorageError
-from twisted_mail.values import AccountId
+from twisted_mail.values import AccountId, ModSeq
 
 __all__ = ["ActiveScript", "ActiveScripts", "Compile", "Script"]
 
@@ -99,6 +99,10 @@ class ActiveScripts:
         self._common = dict(common or {})
         self._keep_seconds = keep_seconds
         self._accounts: OrderedDict[AccountId, _Known] = OrderedDict()
+        self._tags: dict[ModSeq, AccountId] = {}
+        """The same accounts, by what stands for them in a notice."""
+        self._changes = 0
+        """Notices so far: what was looked up while one came is not remembered."""
         self._compiled: OrderedDict[str, Script | SieveError] = OrderedDict()
         self._sizes: dict[str, int] = {}
         """Characters of each text that is compiled."""
@@ -110,7 +114,14 @@ class ActiveScripts:
 
     def forget(self, account: AccountId) -> None:
         """Its scripts have changed."""
-        self._accounts.pop(account, None)
+        self.forget_tagged(tag_of(account))
+
+    def forget_tagged(self, tag: ModSeq) -> None:
+        """The scripts of the account with that tag have changed."""
+        self._changes += 1
+        account = self._tags.pop(tag, None)
+        if account is not None:
+            self._accounts.pop(account, None)
 
     async def active(self, account: AccountId) -> ActiveScript | None:
         """The script that is to sort mail for *account*; None: there is none. Raises: StorageError."""
@@ -138,15 +149,16 @@ class ActiveScripts:
         return _active(known, compiled)
 
     async def _look(self, account: AccountId, now: float) -> ActiveScript | None:
+        changes = self._changes
         scripts = await self._directory.scripts(account)
         name = next((name for name, active in scripts.items() if active), "")
         text = await self._directory.script(account, name) if name else None
         if text is None:
-            self._remember(account, _Known(now))
+            self._remember(account, _Known(now), changes)
             return None
         others = await self._included(account, name, scripts) if _INCLUDES.search(text) else {}
         known = _Known(now, name, _version(text, others))
-        self._remember(account, known)
+        self._remember(account, known, changes)
         compiled = await self._of_version(known.version, text, others)
         self._compiled[known.version] = compiled
         self._compiled.move_to_end(known.version)
@@ -201,11 +213,15 @@ class ActiveScripts:
             self._log.failure("a script could not be compiled")
             return SieveError(f"it cannot be compiled ({type(error).__name__})")
 
-    def _remember(self, account: AccountId, known: _Known) -> None:
+    def _remember(self, account: AccountId, known: _Known, changes: int) -> None:
+        if changes != self._changes:
+            return  # it may be what there was before
         self._accounts[account] = known
         self._accounts.move_to_end(account)
+        self._tags[tag_of(account)] = account
         while len(self._accounts) > self._most_accounts:
-            self._accounts.popitem(last=False)
+            other, _ = self._accounts.popitem(last=False)
+            self._tags.pop(tag_of(other), None)
 
 
 def _active(known: _Known, compiled: Script | SieveError) -> ActiveScript:
