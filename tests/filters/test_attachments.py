@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import base64
+import bz2
+import gzip
 import io
+import lzma
+import random
 import struct
+import tarfile
 import time
 import tracemalloc
 import zipfile
@@ -150,6 +155,120 @@ def test_in_a_message_that_is_attached() -> None:
         + b"\r\n--c--\r\n"
     )
     assert ask(octets).action is Action.REJECT
+
+
+def tarred(members: dict[str, bytes], mode: str = "w", format: int = tarfile.GNU_FORMAT) -> bytes:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode=mode, format=format) as writing:  # type: ignore[call-overload]  # modes are literals there
+        for name, octets in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(octets)
+            writing.addfile(info, io.BytesIO(octets))
+    return archive.getvalue()
+
+
+LONG = "a/" * 90 + "setup.exe"
+
+
+@pytest.mark.parametrize(
+    ("name", "octets", "why"),
+    [
+        ("report.gz", gzip.compress(PROGRAM), "a program for Windows"),
+        ("report", bz2.compress(PROGRAM), "a program for Windows"),
+        ("report.dat", lzma.compress(PROGRAM), "a program for Windows"),
+        ("report.gz", gzip.compress(b"") + gzip.compress(PROGRAM), "a program for Windows"),
+        ("a.tgz", tarred({"readme.txt": b"x", "setup.exe": b"y"}, "w:gz"), "a .exe file"),
+        ("a.tbz", tarred({"setup.scr": b"y"}, "w:bz2"), "a .scr file"),
+        ("a.tar.xz", tarred({"readme.txt": b"x" * 5000, "data": PROGRAM}, "w:xz"), "a program for Windows"),
+        ("a.tar", tarred({"setup.js": b"y"}), "a .js file"),
+        ("a.tar", tarred({LONG: b"y"}), "a .exe file"),
+        ("a.tar", tarred({LONG: b"y"}, format=tarfile.PAX_FORMAT), "a .exe file"),
+        ("a.tar", tarred({"b/" * 40 + "c/" * 30 + "d.exe": b"y"}, format=tarfile.USTAR_FORMAT), "a .exe file"),
+        ("a.tar.gz", tarred({"inner.zip": zipped({"setup.exe": b"x"})}, "w:gz"), "a .exe file"),
+        ("a.zip", zipped({"inner.tar.gz": tarred({"setup.exe": b"x"}, "w:gz")}), "a .exe file"),
+        ("a.tar", tarred({"last.zip": zipped({"fine.txt": b"x"}), "setup.exe": b"x"}), "a .exe file"),
+        ("a.gz", gzip.compress(bz2.compress(PROGRAM)), "a program for Windows"),
+        ("setup.exe.7z", b"7z\xbc\xaf\x27\x1c", "a .exe file"),
+        ("setup.scr.rar", b"Rar!\x1a\x07\x01\0", "a .scr file"),
+    ],
+)
+def test_inside_packed_files_and_tar_archives(name: str, octets: bytes, why: str) -> None:
+    verdict = ask(mixed(part(name, octets)))
+    assert (verdict.action, verdict.facts["why"]) == (Action.REJECT, why)
+
+
+def test_a_name_from_before_it_was_packed() -> None:
+    octets = io.BytesIO()
+    with gzip.GzipFile("invoice.exe", "wb", fileobj=octets) as writing:
+        writing.write(b"nothing that is known")
+    assert ask(mixed(part("invoice", octets.getvalue()))).facts["why"] == "a .exe file"
+
+
+@pytest.mark.parametrize(
+    ("name", "octets"),
+    [
+        ("log.gz", gzip.compress(b"GET /index.html 200\r\n" * 100_000)),
+        ("a.tar.gz", tarred({"a.txt": b"x" * 10_000, "b/c.pdf": b"%PDF-1.7"}, "w:gz")),
+        ("a.zip", zipped({"b.zip": zipped({"c.tar.gz": tarred({"d.txt": b"x"}, "w:gz")})})),
+        ("note.gz", b"\x1f\x8b\x08 is how they begin"),
+        ("a.xz", lzma.compress(b"x" * 1000)[:40]),
+        ("zeros", b"\0" * 2048),
+    ],
+)
+def test_packed_files_without_anything_dangerous(name: str, octets: bytes) -> None:
+    assert ask(mixed(part(name, octets))).action is Action.ACCEPT
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        gzip.compress(b"\0" * (20 << 20)),
+        bz2.compress(b"\0" * (20 << 20)),
+        lzma.compress(b"\0" * (20 << 20)),
+        gzip.compress(gzip.compress(gzip.compress(gzip.compress(b"x")))),
+        zipped({"a.gz": gzip.compress(tarred({"b.gz": gzip.compress(gzip.compress(b"x"))}))}),
+    ],
+)
+def test_packed_bombs(octets: bytes) -> None:
+    tracemalloc.start()
+    began = time.process_time()
+    verdict = ask(mixed(part("a", octets)))
+    assert time.process_time() - began < 2
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 << 20
+    assert (verdict.action, verdict.facts["why"]) == (Action.REJECT, "an archive that cannot be unpacked safely")
+
+
+def test_streams_without_end_and_tar_archives_that_claim_too_much() -> None:
+    began = time.process_time()
+    octets = gzip.compress(b"") * 150_000
+    assert [each.kind for each in walk(octets, len(octets), Budget())] == ["member", "opaque"]
+    huge = bytearray(tarred({"a.txt": b"x"}))
+    huge[124:136] = b"\x80" + (1 << 60).to_bytes(11, "big")
+    huge[148:156] = b"%06o\0 " % (sum(huge[:148]) + 256 + sum(huge[156:512]))
+    assert [each.name for each in walk(bytes(huge), len(huge), Budget())] == ["a.txt"]
+    assert time.process_time() - began < 2
+
+
+def test_of_a_large_packed_file_the_beginning_is_looked_at() -> None:
+    noise = random.Random(1).randbytes(5 << 20)
+    verdict = ask(mixed(part("a.gz", gzip.compress(tarred({"setup.exe": b"x", "noise": noise}), 1))))
+    assert verdict.facts["why"] == "a .exe file"
+
+
+@given(st.data())
+@settings(max_examples=100, deadline=None)
+def test_broken_packed_files_never_raise(data: st.DataObject) -> None:
+    octets = bytearray(data.draw(st.sampled_from(BROKEN)))
+    for _ in range(data.draw(st.integers(1, 6))):
+        octets[data.draw(st.integers(0, len(octets) - 1))] = data.draw(st.integers(0, 255))
+    octets = octets[: data.draw(st.integers(0, len(octets)))]
+    list(walk(bytes(octets), len(octets), Budget()))
+
+
+MEMBERS = {"a.txt": b"x" * 700, LONG: b"y", "b.zip": zipped({"c": b"z"})}
+BROKEN = [tarred(MEMBERS), tarred(MEMBERS, format=tarfile.PAX_FORMAT), *(tarred(MEMBERS, f"w:{mode}") for mode in ("gz", "bz2", "xz"))]
 
 
 def test_archives_with_a_password() -> None:

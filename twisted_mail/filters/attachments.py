@@ -1,9 +1,9 @@
-"""Dangerous attachments by rule: programs and scripts, by name or by their first octets, inside zip archives too.
+"""Dangerous attachments by rule: programs and scripts, by name or by their first octets, inside archives too (`archives`).
 
 A message is read while it comes, in one pass; of attachments at most 4 MiB together are kept until their end (archives need
 it), of larger ones the last 128 KiB. What is seen is what MIME calls an attachment, names of all parts, and what is
-uuencoded in text. Not seen: the insides of archives other than zip (rar, 7z, gzip, disc images), macros of old Office files
-(``.doc``, ``.xls``), and winmail.dat.
+uuencoded in text. Not seen: the insides of rar, 7z and disc images, macros of old Office files (``.doc``, ``.xls``), and
+winmail.dat.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from twisted_mail.filters.answers import clean
-from twisted_mail.filters.archives import Budget, is_archive, walk
+from twisted_mail.filters.archives import Budget, walk
 from twisted_mail.filters.values import Action, Answer, Arrived, Mail, Verdict
 from twisted_mail.mime import Limits, MessageParser, Part, TransferDecoder, UnknownEncoding
 
@@ -44,7 +44,7 @@ _HEAD: Final = 33 * 1024
 """The name of an ISO 9660 image stands at 32,769 (ECMA-119 section 8.1)."""
 _UUENCODED: Final = re.compile(rb"(?:^|\n)begin(?:-base64)? [0-7]{3,4} ([^\r\n]{1,255})")
 _SHOWN: Final = 5
-_PACKED: Final = frozenset(("gz", "bz2", "xz", "zst", "lzma", "z"))
+_PACKED: Final = frozenset(("gz", "bz2", "xz", "zst", "lzma", "z", "br", "lz", "lz4", "7z", "rar", "zip"))
 _HEADER: Final = Limits().header_bytes
 _SMALL: Final = 65_536
 _ENOUGH: Final = 100
@@ -237,17 +237,16 @@ class _Reader:
         if file.size == len(octets):
             self._room = max(0, self._room - len(octets))
         self._content(head, name)
-        if is_archive(octets):
-            for inside in walk(octets, file.size, self._budget):
-                path = f"{name} → {inside.name}"
-                match inside.kind:
-                    case "member":
-                        self._name(inside.name, path)
-                        self._content(inside.head, path)
-                    case "encrypted":
-                        self._add(self._rules.encrypted, "an archive with a password", path)
-                    case "bomb":
-                        self._add(self._rules.bombs, "an archive that cannot be unpacked safely", path)
+        for inside in walk(octets, file.size, self._budget, head=head):
+            path = f"{name} → {inside.name}"
+            match inside.kind:
+                case "member":
+                    self._name(inside.name, path)
+                    self._content(inside.head, path)
+                case "encrypted":
+                    self._add(self._rules.encrypted, "an archive with a password", path)
+                case "bomb":
+                    self._add(self._rules.bombs, "an archive that cannot be unpacked safely", path)
 
     # --- judging
 
