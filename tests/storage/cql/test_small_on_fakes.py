@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import TestCase
 
 from tests.account.house import now
+from tests.storage.cql.expiring import Expiring
 from tests.storage.cql.fakes import FakeSession
-from tests.storage.cql.test_leases import Expiring
 from twisted_mail.storage import testing
 from twisted_mail.storage.cql.directory import CQLDirectory
 from twisted_mail.storage.cql.leases import CQLAllowances, CQLLeases
