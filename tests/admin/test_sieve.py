@@ -134,6 +134,13 @@ keep;
     ]
 
 
+def test_it_is_said_which_message_an_action_takes(ctl: Mailctl, tmp_path: Path) -> None:
+    text = 'require ["replace", "fileinto"]; fileinto "a"; replace "x"; fileinto "b";'
+    words = ("test", "sieve", script(tmp_path, text), message(tmp_path))
+    assert ctl.good(*words).out.splitlines()[-2:] == ['  put it into "a", as it came', '  put it into "b"']
+    assert [action["rewritten"] for action in ctl.json(*words)["actions"]] == [False, True]
+
+
 def test_a_script_that_fails_keeps_the_message_and_says_where(ctl: Mailctl, tmp_path: Path) -> None:
     text = 'require "include";\ninclude "other";\ndiscard;\n'
     found = ctl.json("test", "sieve", script(tmp_path, text), message(tmp_path))

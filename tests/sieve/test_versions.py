@@ -117,3 +117,12 @@ def test_versions_of_large_headers_are_bounded() -> None:
     assert run(REQUIRE + script, came).error is None
     outcome = run(REQUIRE + script, came, limits=RunLimits(rewritten_bytes=10_000))
     assert outcome.error is not None and "10000 octets" in outcome.error.text and outcome.actions == (Keep(),)
+
+
+def test_a_header_of_which_not_all_is_known_is_edited_without_harm_to_the_rest() -> None:
+    came = b"X-One: 1\r\n" + b"X-Long: " + b"x" * (1 << 20) + b"\r\nX-Two: 2\r\n\r\nbody\r\n"
+    message = Message(came)
+    script = 'addheader "X-First" "a"; addheader :last "X-Last" "b"; deleteheader "X-One"; deleteheader "X-Long"; keep;'
+    outcome = compile_script(REQUIRE + script).run(message, environment())
+    [octets] = taken(outcome, came)["INBOX"]
+    assert octets == b"X-First: a\r\nX-Last: b\r\n" + came.removeprefix(b"X-One: 1\r\n")

@@ -154,7 +154,10 @@ def probe(
                 "from": environment.envelope_from,
                 "to": to,
                 "trace": list(outcome.trace),
-                "actions": [_facts(action) for action in outcome.actions],
+                "actions": [
+                    {**_facts(action), "rewritten": number in outcome.rewritten}
+                    for number, action in enumerate(outcome.actions)
+                ],
                 "edits": [_facts(edit) for edit in outcome.edits],
                 "error": None if error is None else {"text": error.text, "line": error.line, "column": error.column},
             }
@@ -164,5 +167,10 @@ def probe(
     for line in outcome.trace:
         out.text(f"  {line}")
     out.text("It would:")
-    for said in (*map(_edited, outcome.edits), *map(_said, outcome.actions)):
-        out.text(f"  {said}")
+    for edit in outcome.edits:
+        out.text(f"  {_edited(edit)}")
+    for number, action in enumerate(outcome.actions):
+        # What a script changes counts for what stands behind that.
+        takes = isinstance(action, Keep | FileInto | Redirect)
+        came = bool(outcome.rewritten) and takes and number not in outcome.rewritten
+        out.text(f"  {_said(action)}{', as it came' if came else ''}")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from twisted_mail.mime import Part
+from twisted_mail.mime import Part, iterate_fields
 from twisted_mail.mime.charsets import decode_unlabelled
 from twisted_mail.sieve.editing import edit_header
 from twisted_mail.sieve.entity import TEXT_BYTES, Entity, parsed, pieces_of, shown
@@ -129,7 +129,12 @@ class Message:
 
     def edited(self, edit: Edit) -> Message:
         """The message after *edit* (RFC 5293); itself where that changes nothing."""
-        return self.with_header(edit_header(self.header.octets, (edit,)))
+        octets, cut = self.header.octets, b""
+        if len(octets) >= HEADER_BYTES:
+            # The last field that is known may go on.
+            start = max((field.start for field in iterate_fields(octets)), default=0)
+            octets, cut = octets[:start], octets[start:]
+        return self.with_header(edit_header(octets, (edit,)) + cut)
 
     def with_header(self, octets: bytes) -> Message:
         """The message with the header *octets*; its parts stay the same ones."""
