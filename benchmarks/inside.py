@@ -86,6 +86,21 @@ class Inside:
         stored = await account.store(await writer.finish())
         await account.commit(AddMessages(mailbox=account.state.inbox.id, messages=(new_message(stored, 1_750_000_000),)))
 
+    async def warm(self, seconds: float, width: int = WIDTH, size: int = 4000) -> dict[str, Any]:
+        """Deliver to an account of its own for so long: servers that compile what they run are slow at first."""
+        account, count = await self.accounts.open(AccountId.new()), 0
+        prepared = [message(number, size) for number in range(200)]
+        until = time.perf_counter() + seconds
+
+        async def producer() -> None:
+            nonlocal count
+            while time.perf_counter() < until:
+                count += 1
+                await self._deliver(account, prepared[count % 200])
+
+        await gatherResults([Deferred.fromCoroutine(producer()) for _ in range(width)], consumeErrors=True)
+        return {"count": count}
+
     async def deliveries(self, accounts: int, count: int, width: int = WIDTH, size: int = 4000) -> dict[str, Any]:
         """*count* messages of *size* octets, from *width* producers, to *accounts* new accounts in turn."""
         prepared = [message(number, size) for number in range(200)]
