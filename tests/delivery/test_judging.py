@@ -287,12 +287,12 @@ def test_who_is_asked_again_before_delivery_and_now_refuses_puts_it_into_quarant
     stage.says = Verdict(action=Action.REJECT, reason="EICAR", facts={"virus": "EICAR"})
     stage.notes = VirusCheck(5, "EICAR")
     asked = len(other.log)
-    again = run(court.judge.again(judgement, lambda: chunks(), "a@b.example", "ann@example.org"))
+    again = run(court.judge.again(judgement, lambda: chunks(), "a@b.example", "ann@example.org")).judgement
     assert (again.action, again.pending, again.virus) == (Action.QUARANTINE, (), 5)
     assert len(other.log) == asked, "who has answered is not asked again"
     assert again.peer == "192.0.2.7" and len(again.trace) == len(judgement.trace) + 1
     stage.says, stage.notes = Verdict(), VirusCheck(1)
-    again = run(court.judge.again(judgement, lambda: chunks(), "a@b.example", "ann@example.org"))
+    again = run(court.judge.again(judgement, lambda: chunks(), "a@b.example", "ann@example.org")).judgement
     assert (again.action, again.virus) == (Action.MARK, 1)
 
 

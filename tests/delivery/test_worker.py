@@ -11,6 +11,8 @@ from twisted.internet.defer import Deferred
 from tests.delivery.queue_house import ANN, BOB, MESSAGE, Death, Node, QueueHouse, for_ever
 from tests.delivery.support import run
 from twisted_mail.delivery.failing import Again, Failure, Hold, Kind, RetrySettings, decide
+from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.rejudging import Rejudged
 from twisted_mail.queueing.leasing import crashes, reply_text
 from twisted_mail.storage.interfaces import ItemState, QueueItem
 from twisted_mail.values import DeliveryId
@@ -42,6 +44,27 @@ def test_the_octets_are_those_that_came(house: QueueHouse) -> None:
     straight, queued = (m[m.index(b"\r\n\t") :] for m in house.mailbox(ANN))  # without the id of the Received field
     assert straight[-len(LARGE) :] == queued[-len(LARGE) :] == LARGE
     assert straight.count(b"\r\n") == queued.count(b"\r\n")
+
+
+def test_what_filters_make_of_a_message_meanwhile_is_stored(house: QueueHouse, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Filters:
+        """Implements `Rejudge`: another header and body behind the 14 octets of "Return-Path: <"."""
+
+        async def again(self, judgement: Judgement, chunks: Any, sender: str, recipient: str) -> Rejudged:
+            assert judgement.pending == ("late",) and (await chunks().__anext__()).startswith(b"Return-Path: <")
+            return Rejudged(judgement=Judgement(), sender="new@far.example", skip=14, header=b"Return-Path: <", body=b"new\r\n")
+
+    node = Node(house, straight=False)
+    accepted = node.intake.accepted
+    judgement = Judgement(pending=("late",))
+    monkeypatch.setattr(node.intake, "accepted", lambda envelope, **more: accepted(envelope, **{**more, "judgement": judgement}))
+    working = Node(house)
+    monkeypatch.setattr(working.worker, "_rejudge", Filters())
+    house.give(node, ANN)
+    working.worker.start()
+    house.go_on(1)
+    assert house.mailbox(ANN) == [b"Return-Path: <\r\nnew\r\n"]
+    assert house.items() == []
 
 
 def test_a_local_put_wakes_the_worker_and_others_are_polled(house: QueueHouse) -> None:

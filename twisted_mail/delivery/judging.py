@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from twisted_mail.delivery.holding import HeldMessage
 from twisted_mail.delivery.judgement import Judgement
+from twisted_mail.delivery.rejudging import FrontCut, Rejudged, front_with
 from twisted_mail.delivery.stories import Chapter, message_id_of
 from twisted_mail.filters import clamav, rspamd, spamassassin
 from twisted_mail.filters.authentication_results import forged, render
@@ -119,10 +120,11 @@ class Judge:
 
     async def again(
         self, judgement: Judgement, chunks: Callable[[], AsyncIterator[bytes]], sender: str, recipient: str
-    ) -> Judgement:
+    ) -> Rejudged:
         """Ask the filters that did not answer when the message came. Raises: FilterDown (they still do not).
 
-        It was accepted, so whoever says REJECT now puts it into quarantine.
+        It was accepted, so whoever says REJECT now puts it into quarantine, and so does who takes its recipient out. Each copy is
+        asked about by itself: what a filter wants added as a recipient is only told.
         """
         client = Client(judgement.peer, service="queue")
         client.trusted, client.helo = True, judgement.helo
@@ -134,9 +136,14 @@ class Judge:
         held = HeldMessage(mail, self.spools.begin())
         reading = passage.read()
         try:
+            cut = FrontCut()
             async for chunk in chunks():
-                await held.write(chunk)
-                await reading.write(chunk)
+                if came := cut.feed(chunk):
+                    await held.write(came)
+                    await reading.write(came)
+            if came := cut.end():
+                await held.write(came)
+                await reading.write(came)
             findings = await reading.finish(held, frozenset(judgement.pending))
             if down := [finding.stage for finding in findings if finding.down]:
                 raise FilterDown(f"no answer from {', '.join(down)}")
@@ -144,11 +151,54 @@ class Judge:
             action = Action.ACCEPT if worst is None else worst.verdict.action
             if action >= Action.DEFER:
                 action = Action.QUARANTINE
-            return self._judged(passage, findings, more=judgement, action=max(action, judgement.action))
+            changes = [each.verdict.changes for each in findings if each.verdict.changes is not None]
+            gone = any(recipient.lower() in map(str.lower, each.recipients_removed) for each in changes)
+            if gone:
+                action = Action.QUARANTINE
+            judged = self._judged(passage, findings, more=judgement, action=max(action, judgement.action))
+            added = [address for each in changes for address in each.recipients_added]
+            if gone or added:
+                told = [f"{recipient} is to get nothing"] * gone
+                told += [f"{', '.join(added[:5])} would get it too, had the filter been there when it came"] * bool(added)
+                judged = replace(judged, trace=(*judged.trace, "queue: " + "; ".join(told)))
+            return await self._rejudged(judgement, judged, findings, changes, cut.front, held)
         finally:
             await reading.abort()
             await passage.close()
             held.close()
+
+    async def _rejudged(
+        self,
+        before: Judgement,
+        judgement: Judgement,
+        findings: Sequence[Finding],
+        changes: Sequence[Changes],
+        front: bytes,
+        held: HeldMessage,
+    ) -> Rejudged:
+        """What is done with a stored message, in *front* of which stands what was found when it came."""
+        header = rewritten(held.header, (), changes)
+        fields = [] if judgement.login else [pair for finding in findings for pair in finding.verdict.fields]
+        sender = next((each.sender for each in reversed(changes) if each.sender is not None), None)
+        instead: set[str] = set()
+        if not judgement.login and (judgement.score, judgement.action) != (before.score, before.action):
+            spam = self.spam_fields(judgement)
+            instead |= {"x-spam-flag", *(name.lower() for name, _ in spam)}
+            fields = [*spam, *fields]
+        if self.judged_by is not None and not judgement.login:
+            judges = judges_in(findings, self.judged_by.engines)
+            if judges or header != held.header:
+                judges |= await self.judged_by.judges_of(front + held.header)
+                seal = await self.judged_by.field(judges, header)
+                instead.add(FIELD.lower())
+                fields += [seal] if seal is not None else []
+        return Rejudged(
+            judgement=judgement,
+            sender=sender,
+            skip=len(front) + len(held.header),
+            header=front_with(front, sender, fields, frozenset(instead)) + header,
+            body=next((each.body for each in reversed(changes) if each.body is not None), None),
+        )
 
     def _judged(
         self, passage: Passage, findings: Sequence[Finding], *, action: Action, more: Judgement | None = None

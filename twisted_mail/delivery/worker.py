@@ -22,6 +22,7 @@ from twisted_mail.delivery.failing import Again, Failure, Kind, RetrySettings, d
 from twisted_mail.delivery.items import Copy, Inbound, NewerVersion, inbound_of
 from twisted_mail.delivery.judgement import Judgement, Quarantined
 from twisted_mail.delivery.placing import Placer
+from twisted_mail.delivery.rejudging import Rejudged
 from twisted_mail.delivery.sorting import Arrival
 from twisted_mail.delivery.versions import given_up
 from twisted_mail.filters.values import Action, FilterDown
@@ -52,7 +53,7 @@ class Rejudge(Protocol):
 
     async def again(
         self, judgement: Judgement, chunks: Callable[[], AsyncIterator[bytes]], sender: str, recipient: str
-    ) -> Judgement:
+    ) -> Rejudged:
         """Raises: FilterDown (they still do not)."""
 
 
@@ -141,29 +142,34 @@ class DeliveryWorker:
         return None if record is None else replace(copy, user=record.address)
 
     async def _deliver(self, item: QueueItem, inbound: Inbound, copy: Copy, body: Body) -> None:
-        copy = await self._judged(inbound, copy, body)
+        again = await self._judged(inbound, copy, body)
+        sender = inbound.sender
+        if again is not None:
+            copy = replace(copy, judgement=again.judgement)
+            sender = sender if again.sender is None else again.sender
         if copy.judgement is not None and copy.judgement.action >= Action.QUARANTINE:
             raise Quarantined(copy.judgement.trace[-1] if copy.judgement.trace else "")
         writer = self._accounts.writer(copy.account)
         try:
-            async for chunk in self._bodies.open(body):
+            octets = self._bodies.open(body)
+            async for chunk in octets if again is None else again.octets(octets):
                 await writer.write(chunk)
-            arrival = Arrival(sender=inbound.sender, received=inbound.received, zone=inbound.zone)
+            arrival = Arrival(sender=sender, received=inbound.received, zone=inbound.zone)
             repeated = inbound.repeated or item.attempts > 1
             await self._placer.place(await writer.finish(), copy, arrival, repeated=repeated)
         finally:
             await given_up(writer)  # unless the account has taken it over
 
-    async def _judged(self, inbound: Inbound, copy: Copy, body: Body) -> Copy:
-        """With the answers of filters that did not answer before. Raises: FilterDown, StorageError."""
+    async def _judged(self, inbound: Inbound, copy: Copy, body: Body) -> Rejudged | None:
+        """The answers of filters that did not answer before; None: all have. Raises: FilterDown, StorageError."""
         judgement = copy.judgement
         if judgement is None or not judgement.pending or self._rejudge is None:
-            return copy
+            return None
 
         def chunks() -> AsyncIterator[bytes]:
             return self._bodies.open(body)
 
-        return replace(copy, judgement=await self._rejudge.again(judgement, chunks, inbound.sender, copy.address))
+        return await self._rejudge.again(judgement, chunks, inbound.sender, copy.address)
 
     async def _settle(self, work: Work, failure: Failure) -> None:
         """The attempt has failed: again later, or held."""
