@@ -5,6 +5,7 @@ A protocol's `server.py` says what its protocol does with these; nothing here kn
 
 from __future__ import annotations
 
+import socket
 import types
 import typing
 from abc import ABC, abstractmethod
@@ -189,6 +190,8 @@ class Connection(Protocol, ABC, Generic[S]):
         self._paused_for_input = False
         self._paused_by_transport = False
         self._ended = False
+        self._straight: socket.socket | None = None
+        """The connection's own socket, while no TLS is on it and nothing waits in the transport."""
 
     def _failed(self, error: BaseException) -> None:
         self._failed_with(Failure(error))
@@ -209,6 +212,8 @@ class Connection(Protocol, ABC, Generic[S]):
         if hasattr(transport, "setTcpNoDelay") and self._peer.address:
             transport.setTcpNoDelay(True)
         transport.registerProducer(self, True)
+        handle = transport.getHandle() if hasattr(transport, "getHandle") else None
+        self._straight = handle if isinstance(handle, socket.socket) else None
         self._began = self._last_moved = self._clock.seconds()
         self._arm()
         if not self._factory.admit(self, self._peer.address):
@@ -226,6 +231,7 @@ class Connection(Protocol, ABC, Generic[S]):
 
     def _start_tls(self) -> None:
         transport: Any = self.transport
+        self._straight = None
         transport.startTLS(self._factory.tls_options)
 
     def handshakeCompleted(self) -> None:
@@ -282,7 +288,25 @@ class Connection(Protocol, ABC, Generic[S]):
         if not self._ended:
             output = self._session.take_output()
             if output:
-                self.transport.write(output)  # type: ignore[union-attr]  # connected
+                self._write(output)
+
+    def _write(self, data: bytes) -> None:
+        """Send octets.
+
+        They are given to the kernel at once, where that is possible: a reply mostly fits whole, and through the transport it
+        costs two more system calls and a turn of the reactor. Once something did not fit, the transport has the rest of the
+        connection, so that nothing overtakes what waits there.
+        """
+        if self._straight is not None:
+            try:
+                sent = self._straight.send(data)
+            except OSError:  # full, or gone: the transport knows what to do about either
+                sent = 0
+            if sent == len(data):
+                return
+            self._straight = None
+            data = data[sent:]
+        self.transport.write(data)  # type: ignore[union-attr]  # connected
 
     def _lose(self) -> None:
         """End the connection when everything is written."""

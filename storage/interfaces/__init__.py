@@ -7,7 +7,14 @@ contract suite in `twisted_mail.storage.testing`; passing it is what being an en
 
 from __future__ import annotations
 
-from twisted_mail.storage.interfaces.blobs import Blobs, BlobWriter, ChooseGeneration, PrefersSmall, References
+from twisted_mail.storage.interfaces.blobs import (
+    Blobs,
+    BlobWriter,
+    CarriesItems,
+    ChooseGeneration,
+    PrefersSmall,
+    References,
+)
 from twisted_mail.storage.interfaces.directory import AccountRecord, Alias, Directory, Domain
 from twisted_mail.storage.interfaces.engine import Checked, Engine, EngineContext
 from twisted_mail.storage.interfaces.errors import (
@@ -48,6 +55,7 @@ from twisted_mail.storage.interfaces.small import (
     Leases,
     Member,
     Members,
+    PutsMany,
     Record,
     Records,
     SearchDocument,
@@ -67,6 +75,7 @@ __all__ = [
     "Bus",
     "COLUMNS",
     "Cache",
+    "CarriesItems",
     "Checked",
     "Checkpoint",
     "ChooseGeneration",
@@ -95,6 +104,7 @@ __all__ = [
     "NotFound",
     "Queue",
     "PrefersSmall",
+    "PutsMany",
     "QueueFilter",
     "QueueItem",
     "QueueStatus",

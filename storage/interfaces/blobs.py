@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from twisted_mail.storage.interfaces.queue import QueueItem
 from twisted_mail.values import BlobRef
 
-__all__ = ["BlobWriter", "Blobs", "ChooseGeneration", "PrefersSmall", "References"]
+__all__ = ["BlobWriter", "Blobs", "CarriesItems", "ChooseGeneration", "PrefersSmall", "References"]
 
 
 ChooseGeneration = Callable[[BlobRef], Awaitable[int]]
@@ -50,6 +51,18 @@ class PrefersSmall(Protocol):
     @property
     def small_bytes(self) -> int:
         """Up to so many octets."""
+
+
+@runtime_checkable
+class CarriesItems(Protocol):
+    """An optional ability of a queue's own store for bodies: it lies where the queue does, so a body comes with its item, and goes
+    with it, in one transaction."""
+
+    async def put_with(self, item: QueueItem, ref: BlobRef, octets: bytes, *, delay: float = 0.0) -> bool:
+        """`Queue.put`, with the body *ref* that *item* names."""
+
+    async def ack_with(self, token: str, ref: BlobRef) -> bool:
+        """`Queue.ack`; if the item was its holder's, its body *ref* goes too."""
 
 
 class References(Protocol):

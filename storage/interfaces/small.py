@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from twisted_mail.values import AccountId, MessageId, ModSeq
 
@@ -16,6 +16,7 @@ __all__ = [
     "Member",
     "Members",
     "NOWHERE",
+    "PutsMany",
     "Record",
     "Records",
     "SearchDocument",
@@ -98,6 +99,14 @@ class Records(Protocol):
 
     async def list(self, space: str, after: str = "", limit: int = 1000) -> Sequence[Record]:
         """By key (code points), those after *after*."""
+
+
+@runtime_checkable
+class PutsMany(Protocol):
+    """An optional ability of `Records`: many at a time cost little more than one."""
+
+    async def put_many(self, records: Sequence[tuple[str, str, bytes, float | None]]) -> None:
+        """As `put` for each (space, key, value, ttl): all of them, or none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
-from twisted_mail.storage.interfaces import BlobWriter, ChooseGeneration, NotFound, Refused
+from twisted_mail.storage.interfaces import BlobWriter, ChooseGeneration, NotFound, QueueItem, Refused
+from twisted_mail.storage.sqlite import queue
 from twisted_mail.storage.sqlite.election import Writers
 from twisted_mail.storage.sqlite.operations import Transaction, operation
 from twisted_mail.storage.sqlite.threads import ReaderPool
@@ -35,6 +36,20 @@ def delete(tx: Transaction, hash: str, generation: int) -> None:
     tx.db.execute("DELETE FROM queue_body WHERE hash = ? AND generation = ?", (hash, generation))
 
 
+@operation("body.put_with")
+def put_with(tx: Transaction, hash: str, generation: int, data: bytes, item: queue.Row, delay: float) -> bool:
+    put(tx, hash, generation, data)
+    return queue.put(tx, item, delay)
+
+
+@operation("body.ack_with")
+def ack_with(tx: Transaction, token: str, hash: str, generation: int) -> bool:
+    if not queue.ack(tx, token):
+        return False
+    delete(tx, hash, generation)
+    return True
+
+
 def _read(db: sqlite3.Connection, hash: str, generation: int, start: int, size: int) -> bytes | None:
     row = db.execute(
         "SELECT substr(data, ?, ?) FROM queue_body WHERE hash = ? AND generation = ?", (start + 1, size, hash, generation)
@@ -51,7 +66,7 @@ def _page(db: sqlite3.Connection, after: tuple[str, int]) -> list[tuple[str, int
 
 
 class SQLiteBodies:
-    """Implements `Blobs` for bodies of at most 1 MiB, and `PrefersSmall`."""
+    """Implements `Blobs` for bodies of at most 1 MiB, `PrefersSmall` and `CarriesItems`."""
 
     small_bytes = 64 * 1024
 
@@ -72,6 +87,13 @@ class SQLiteBodies:
 
     async def delete(self, ref: BlobRef) -> None:
         await self._writers.write("body.delete", ref.hash, ref.generation)
+
+    async def put_with(self, item: QueueItem, ref: BlobRef, octets: bytes, *, delay: float = 0.0) -> bool:
+        row = queue.row_of(item)
+        return bool(await self._writers.write("body.put_with", ref.hash, ref.generation, octets, row, delay))
+
+    async def ack_with(self, token: str, ref: BlobRef) -> bool:
+        return bool(await self._writers.write("body.ack_with", token, ref.hash, ref.generation))
 
     async def iterate(self) -> AsyncIterator[BlobRef]:
         after = ("", -1)

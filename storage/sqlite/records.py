@@ -31,6 +31,12 @@ def put(tx: Transaction, space: str, key: str, value: bytes, ttl: float | None) 
     )
 
 
+@operation("record.put_many", repeatable=True)
+def put_many(tx: Transaction, records: Sequence[tuple[str, str, bytes, float | None]]) -> None:
+    for space, key, value, ttl in records:
+        put(tx, space, key, value, ttl)
+
+
 @operation("record.delete", repeatable=True)
 def delete(tx: Transaction, space: str, key: str) -> None:
     tx.db.execute("DELETE FROM record WHERE space = ? AND key = ?", (space, key))
@@ -61,6 +67,10 @@ class SQLiteRecords:
     async def put(self, space: str, key: str, value: bytes, ttl: float | None = None) -> None:
         record = Record(key, value)
         await self._writers.write("record.put", space, record.key, record.value, ttl)
+
+    async def put_many(self, records: Sequence[tuple[str, str, bytes, float | None]]) -> None:
+        checked = [(space, (record := Record(key, value)).key, record.value, ttl) for space, key, value, ttl in records]
+        await self._writers.write("record.put_many", checked)
 
     async def get(self, space: str, key: str) -> bytes | None:
         return await self._readers.run(_get, space, key, self._writers.now())

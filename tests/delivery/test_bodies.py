@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 from twisted.internet.task import Clock
 
 from tests.relay.kept import now as run
 from twisted_mail.delivery.bodies import RECENT_EACH, Bodies, Body
-from twisted_mail.storage.interfaces import EngineContext, NotFound
+from twisted_mail.storage.interfaces import EngineContext, NotFound, QueueItem
 from twisted_mail.storage.memory import MemoryEngine
-from twisted_mail.values import DeliveryId
+from twisted_mail.values import BlobRef, DeliveryId
 
 RECENT = 100_000
 
@@ -71,3 +72,54 @@ def test_the_oldest_make_room() -> None:
         except NotFound:
             pass
     assert found == [1, 2, 3]
+
+
+class Beside:
+    """A queue's own store for bodies, in the place of the queue; keeps what it was given."""
+
+    small_bytes = 100
+
+    def __init__(self) -> None:
+        self.put: list[tuple[QueueItem, BlobRef, bytes]] = []
+        self.acknowledged: list[tuple[str, BlobRef]] = []
+
+    async def put_with(self, item: QueueItem, ref: BlobRef, octets: bytes, *, delay: float = 0.0) -> bool:
+        self.put.append((item, ref, octets))
+        return True
+
+    async def ack_with(self, token: str, ref: BlobRef) -> bool:
+        self.acknowledged.append((token, ref))
+        return True
+
+
+def test_a_small_body_for_one_waits_for_its_item_and_goes_with_it() -> None:
+    engine = MemoryEngine(EngineContext(Clock(), Path("/nonexistent")))
+    store: Any = Beside()
+    bodies = Bodies(engine.blobs, engine.references, Clock(), overflow=store)
+
+    async def octets() -> AsyncIterator[bytes]:
+        yield b"hello"
+
+    id = DeliveryId.new()
+    body = run(bodies.keep(octets, [id], 5, together=True))[id]
+    assert (body.place, body.waiting, store.put) == ("queue", id.octets + b"hello", [])
+    item = QueueItem(id, "outbound", b"", body.ref)
+    assert run(bodies.puts(engine.queue, body).put(item))
+    assert store.put == [(item, body.ref, id.octets + b"hello")]
+    assert run(bodies.acknowledge(engine.queue, "token", body, id))
+    assert store.acknowledged == [("token", body.ref)]
+
+
+def test_a_body_for_several_is_durable_before_their_items() -> None:
+    engine = MemoryEngine(EngineContext(Clock(), Path("/nonexistent")))
+    store: Any = Beside()
+    bodies = Bodies(engine.blobs, engine.references, Clock(), overflow=store)
+
+    async def octets() -> AsyncIterator[bytes]:
+        yield b"hello"
+
+    ids = [DeliveryId.new(), DeliveryId.new()]
+    body = run(bodies.keep(octets, ids, 5, together=True))[ids[0]]
+    assert (body.place, body.waiting) == ("blobs", None)
+    assert bodies.puts(engine.queue, body) is engine.queue
+    assert run(read(bodies, body)) == b"hello"

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 from twisted.internet.address import IPv4Address, UNIXAddress
@@ -275,3 +276,59 @@ class ServerTests(SynchronousTestCase):
         self.assertEqual(said.count(b"500 5.5.1"), 20)
         self.assertEqual(said.count(b"421 4.7.0"), 1)
         self.assertTrue(transport.disconnecting)
+
+
+class SocketTransport(Transport):
+    """Has a socket of its own, as a real one has."""
+
+    def __init__(self, handle: socket.socket) -> None:
+        super().__init__()
+        self.handle = handle
+
+    def getHandle(self) -> socket.socket:
+        return self.handle
+
+
+class StraightTests(SynchronousTestCase):
+    """Replies are given to the kernel at once, as long as it takes them."""
+
+    def setUp(self) -> None:
+        self.ours, self.theirs = socket.socketpair()
+        self.addCleanup(self.ours.close)
+        self.addCleanup(self.theirs.close)
+        for each in (self.ours, self.theirs):
+            each.setblocking(False)
+        factory = SMTPServerFactory(MX, FakeIntake(), None, Limits(), None, Clock(), "mx.example.org", wall=lambda: NOW)
+        self.transport = SocketTransport(self.ours)
+        self.server: Any = factory.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4000))
+        self.server.makeConnection(self.transport)
+
+    def read(self) -> bytes:
+        got = b""
+        try:
+            while data := self.theirs.recv(65_536):
+                got += data
+        except BlockingIOError:
+            pass
+        return got
+
+    def test_a_reply_is_there_before_the_reactor_has_its_turn(self) -> None:
+        self.assertEqual(self.read(), GREETING)
+        self.server.dataReceived(b"NOOP\r\n")
+        self.assertEqual(self.read(), b"250 2.0.0 Ok\r\n")
+        self.assertEqual(self.transport.writes, 0)
+
+    def test_what_does_not_fit_goes_through_the_transport_and_nothing_overtakes_it(self) -> None:
+        self.read()
+        while not self.transport.writes:
+            self.server.dataReceived(b"NOOP\r\n" * 100)
+        taken = self.read()
+        self.server.dataReceived(b"RSET\r\nVRFY x\r\n")
+        self.assertEqual(self.read(), b"", "what came later waits behind it")
+        said = taken + self.transport.value()
+        self.assertEqual(said.replace(b"250 2.0.0 Ok\r\n", b""), b"252 2.5.0 Send some mail: it is looked at then\r\n")
+
+    def test_a_connection_that_is_gone_is_the_transports_to_notice(self) -> None:
+        self.ours.close()
+        self.server.dataReceived(b"NOOP\r\n")
+        self.assertEqual(self.transport.value(), b"250 2.0.0 Ok\r\n")

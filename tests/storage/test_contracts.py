@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
 from twisted.trial.unittest import TestCase
@@ -19,7 +21,11 @@ from twisted_mail.storage.interfaces import (
     Lists,
     Members,
     Messages,
+    NotFound,
     Queue,
+    QueueFilter,
+    QueueItem,
+    Record,
     Records,
     References,
     Refused,
@@ -42,7 +48,7 @@ from twisted_mail.storage.memory import (
     MemorySearchShards,
 )
 from twisted_mail.storage.testing.base import Suite, fails
-from twisted_mail.values import AccountId, ModSeq
+from twisted_mail.values import AccountId, BlobRef, DeliveryId, ModSeq
 
 
 class MemoryCase(Suite, TestCase):
@@ -200,10 +206,42 @@ class SQLiteBodiesTests(testing.BlobsContract, EngineCase):
         await writer.write(bytes(1 << 20))
         await fails(Refused, writer.write(b"x"))
 
+    async def test_a_body_comes_and_goes_with_its_item(self) -> None:
+        engine = await self.sqlite()
+        bodies, queue = engine.queue_bodies, engine.queue
+        content = b"a message"
+        ref = BlobRef(sha256(content).hexdigest(), len(content))
+        item = QueueItem(DeliveryId.new(), "outbound", b"envelope", ref, "example.net", "ann@example.org")
+        self.assertTrue(await bodies.put_with(item, ref, content))
+        self.assertFalse(await bodies.put_with(item, ref, content), "an id is put once")
+        [leased] = await queue.lease("outbound", 10, 60)
+        self.assertEqual(leased.item.body, ref)
+        self.assertEqual(await read_all(bodies, ref), content)
+        self.assertFalse(await bodies.ack_with("somebody else's", ref))
+        self.assertEqual(await read_all(bodies, ref), content, "it stays with its item")
+        self.assertTrue(await bodies.ack_with(leased.token, ref))
+        self.assertEqual(await queue.list(QueueFilter()), [])
+        with self.assertRaises(NotFound):
+            await read_all(bodies, ref)
+
+
+async def read_all(blobs: Blobs, ref: BlobRef) -> bytes:
+    return b"".join([chunk async for chunk in blobs.open(ref)])
+
 
 class SQLiteRecordsTests(EngineCase, testing.RecordsContract):
     async def build(self) -> Records:
         return (await self.sqlite()).records
+
+    async def test_many_are_put_together(self) -> None:
+        records = (await self.sqlite()).records
+        await records.put("s", "a", b"old")
+        await records.put_many([("s", "a", b"1", None), ("s", "b", b"2", 30.0), ("t", "c", b"3", 30.0)])
+        self.assertEqual(list(await records.list("s")), [Record("a", b"1"), Record("b", b"2")])
+        await fails(ValueError, records.put_many([("s", "d", b"4", None), ("s", "", b"no key", None)]))
+        self.assertIsNone(await records.get("s", "d"), "all of them or none")
+        await self.advance(31)
+        self.assertEqual(list(await records.list("t")), [])
 
 
 class SQLiteBusTests(EngineCase, testing.BusContract):

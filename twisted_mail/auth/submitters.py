@@ -23,6 +23,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 WIDEST: Final = {4: 8, 6: 32}
 """Bits that a network must fix at least: 10.0.0.0/8, and what one provider has of IPv6."""
+MOST_REMEMBERED: Final = 1000
+"""Addresses."""
 _LOCAL_IPV6: Final = (ipaddress.IPv6Network("fc00::/7"), ipaddress.IPv6Network("fe80::/10"))
 """RFC 4193, RFC 4291 section 2.5.6: nobody comes from there over the internet."""
 
@@ -64,13 +66,22 @@ class Submitters:
         self._now = now
         self._fronts = fronts
         self._remember_seconds = remember_seconds
+        self._logins: dict[str, str | None] = {}
+        """What was found for addresses."""
         self._recent: dict[str, tuple[float, Identity]] = {}
 
     def login_of(self, peer: Peer) -> str | None:
         """See `services.Submitters`. A UNIX socket has no network."""
-        if not peer.address or self._fronts(peer.address):
+        if peer.address not in self._logins:
+            if len(self._logins) >= MOST_REMEMBERED:
+                self._logins.clear()
+            self._logins[peer.address] = self._login_of(peer.address)
+        return self._logins[peer.address]
+
+    def _login_of(self, text: str) -> str | None:
+        if not text or self._fronts(text):
             return None
-        address = plain_address(peer.address)
+        address = plain_address(text)
         if address is None:
             return None
         for network, login in self._networks:

@@ -9,7 +9,8 @@ different from every other.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
@@ -17,7 +18,16 @@ from twisted.logger import Logger
 
 from twisted_mail.delivery.items import Place
 from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
-from twisted_mail.storage.interfaces import Blobs, References, StorageError, Unavailable
+from twisted_mail.queueing.putting import Puts
+from twisted_mail.storage.interfaces import (
+    Blobs,
+    CarriesItems,
+    Queue,
+    QueueItem,
+    References,
+    StorageError,
+    Unavailable,
+)
 from twisted_mail.values import BlobRef, DeliveryId
 
 __all__ = ["Bodies", "Body", "Octets", "holder_of"]
@@ -65,6 +75,20 @@ class Body:
 
     place: Place
     ref: BlobRef
+    waiting: bytes | None = field(default=None, repr=False, compare=False)
+    """What is not durable yet, and goes in with its item (`Bodies.puts`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Together:
+    """Puts an item with its body."""
+
+    store: CarriesItems
+    ref: BlobRef
+    octets: bytes
+
+    async def put(self, item: QueueItem, *, delay: float = 0.0) -> bool:
+        return await self.store.put_with(item, self.ref, self.octets, delay=delay)
 
 
 class Bodies:
@@ -91,18 +115,25 @@ class Bodies:
         self._clock = clock
         self._overflow = overflow
         self._small = int(getattr(overflow, "small_bytes", 0))
+        self._carrying = overflow if isinstance(overflow, CarriesItems) else None
         self._trouble = trouble
         self._recent = _Recent(recent_bytes)
 
     async def keep(
-        self, octets: Octets, ids: Sequence[DeliveryId], size: int | None = None
+        self, octets: Octets, ids: Sequence[DeliveryId], size: int | None = None, *, together: bool = False
     ) -> Mapping[DeliveryId, Body]:
-        """Make a message durable for the items *ids*. *size*: its octets, if they are known.
+        """Make a message durable for the items *ids*. *size*: its octets, if they are known. *together*: the items will go in by
+        way of `puts`, and the body may wait for that.
 
         Raises: StorageError; Refused among them says that there is no room; OSError if *octets* cannot be read.
         """
         # of several recipients a body that they share goes out in one transaction
         if self._overflow is not None and size is not None and len(ids) == 1 and size <= self._small:
+            if together and self._carrying is not None:
+                content = b"".join([ids[0].octets, *[chunk async for chunk in octets()]])
+                ref = BlobRef(sha256(content).hexdigest(), len(content))
+                self._recent.add(ref, content[16:])
+                return {ids[0]: Body("queue", ref, content)}
             return await self._keep_apart(self._overflow, octets, ids)
         trouble = self._trouble()
         if self._overflow is not None and trouble is not None:  # no need for every message to find it out
@@ -190,6 +221,21 @@ class Bodies:
             raise Unavailable("the body lies in the queue's own store, which this node does not have")
         async for chunk in self._overflow.open(body.ref, 16):
             yield chunk
+
+    def puts(self, queue: Queue, body: Body) -> Puts:
+        """How the item of *body* goes into *queue*."""
+        if body.waiting is None or self._carrying is None:
+            return queue
+        return _Together(self._carrying, body.ref, body.waiting)
+
+    async def acknowledge(self, queue: Queue, token: str, body: Body, id: DeliveryId) -> bool:
+        """`Queue.ack`, and `forget` if it was ours. Raises: StorageError."""
+        if body.place == "queue" and self._carrying is not None:
+            return await self._carrying.ack_with(token, body.ref)
+        if not await queue.ack(token):
+            return False
+        await self.forget(body, id)
+        return True
 
     async def forget(self, body: Body, id: DeliveryId) -> None:
         """The item *id* is gone. What cannot be done now leaves a holder without an item, which an audit finds."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Final
 
 from twisted_mail.services import Envelope, Peer
@@ -45,8 +46,14 @@ def received_field(envelope: Envelope, *, hostname: str, id: str, seconds: float
     if len(envelope.recipients) == 1 and "@" in envelope.recipients[0].address:
         lines.append(f"for <{envelope.recipients[0].address}>")
     lines[-1] += ";"
-    lines.append(formatdate(seconds, localtime=True))
+    lines.append(_date(int(seconds)))
     return ("\r\n\t".join(lines) + "\r\n").encode()
+
+
+@lru_cache(4)
+def _date(seconds: int) -> str:
+    """RFC 5322 section 3.3; many messages come in one second."""
+    return formatdate(seconds, localtime=True)
 
 
 def _unsafe_comment(text: str) -> str:

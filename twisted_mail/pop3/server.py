@@ -96,7 +96,7 @@ class POP3Server(Connection[Session]):
         if self._ended:
             raise CancelledError
         self._last_moved = self._clock.seconds()
-        self.transport.write(data)  # type: ignore[union-attr]  # connected
+        self._write(data)
         if self._paused_by_transport:
             self._until_read = Deferred()
             try:

@@ -94,9 +94,11 @@ class Work:
         """Asked on the monotonic clock just before something that cannot be taken back."""
         return not self.lost and self._worker.seconds() < self.until
 
-    async def ack(self) -> bool:
-        """It is done. False: it was not ours any more, or the queue does not answer: then it comes back."""
-        return await self._worker.tell(self, lambda: self._worker.queue.ack(self.leased.token))
+    async def ack(self, how: Callable[[str], Awaitable[bool]] | None = None) -> bool:
+        """It is done. False: it was not ours any more, or the queue does not answer: then it comes back. *how*: the same as the
+        queue's `ack`, and more."""
+        acknowledge = how or self._worker.queue.ack
+        return await self._worker.tell(self, lambda: acknowledge(self.leased.token))
 
     async def retry(self, delay: float, reply: str, *, envelope: bytes | None = None, attempted: bool = True) -> bool:
         """It is due again in *delay* seconds. False: as `ack`."""

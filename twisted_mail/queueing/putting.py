@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.task import deferLater
 
 from twisted_mail.queueing.limits import TooSlow, within
-from twisted_mail.storage.interfaces import Queue, QueueItem, Refused, StorageError
+from twisted_mail.storage.interfaces import QueueItem, Refused, StorageError
 
-__all__ = ["PUT_SECONDS", "NotPut", "put_item"]
+__all__ = ["PUT_SECONDS", "NotPut", "Puts", "put_item"]
 
 PUT_SECONDS: Final = 10.0
 """How long the queue has for one item, each time."""
@@ -28,7 +28,13 @@ class NotPut:
     """It does not have it; else it may all the same."""
 
 
-async def put_item(queue: Queue, clock: Any, item: QueueItem, delay: float = 0.0) -> NotPut | None:
+class Puts(Protocol):
+    """A queue, as far as items go in."""
+
+    async def put(self, item: QueueItem, *, delay: float = 0.0) -> bool: ...
+
+
+async def put_item(queue: Puts, clock: Any, item: QueueItem, delay: float = 0.0) -> NotPut | None:
     """Put *item*, due in *delay* seconds; None: it is durable. *clock* provides IReactorTime."""
 
     async def once() -> None:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from twisted.logger import Logger
 
 from twisted_mail.queueing.limits import TooSlow, some_at_a_time, within
-from twisted_mail.queueing.putting import PUT_SECONDS, put_item
+from twisted_mail.queueing.putting import PUT_SECONDS, Puts, put_item
 from twisted_mail.relay.items import Outbound, Place, outbound_item
 from twisted_mail.relay.journal import Journal, Step
 from twisted_mail.relay.streams import MessageFacts, Streams
@@ -50,11 +50,20 @@ class Bodies(Protocol):
     """Keeps bodies for items (`delivery.bodies`)."""
 
     async def keep(
-        self, octets: Callable[[], AsyncIterator[bytes]], ids: Sequence[DeliveryId], size: int | None = None
+        self,
+        octets: Callable[[], AsyncIterator[bytes]],
+        ids: Sequence[DeliveryId],
+        size: int | None = None,
+        *,
+        together: bool = False,
     ) -> Mapping[DeliveryId, Any]:  # of Body: a mapping's values are no place for a protocol's properties
         ...
 
     def open(self, body: Any) -> AsyncIterator[bytes]: ...
+
+    def puts(self, queue: Queue, body: Any) -> Puts: ...
+
+    async def acknowledge(self, queue: Queue, token: str, body: Any, id: DeliveryId) -> bool: ...
 
     async def forget(self, body: Any, id: DeliveryId) -> None: ...
 
@@ -139,7 +148,7 @@ class Outgoing:
             self._log.warn("the queue takes nothing: {why}", why=trouble)
             raise MailRefused(Refusal.UNAVAILABLE)
         try:
-            return await self.bodies.keep(spool.chunks, ids, spool.size)
+            return await self.bodies.keep(spool.chunks, ids, spool.size, together=True)
         except (StorageError, OSError) as error:
             self._log.warn("no body for {n} queued messages: {why}", n=len(ids), why=error)
             raise _refusal(error) from error
@@ -149,16 +158,16 @@ class Outgoing:
         failures: list[Exception] = []
         unsure: set[DeliveryId] = set()
 
-        async def one(item: QueueItem, delay: float) -> None:
+        async def one(item: QueueItem, body: Body, delay: float) -> None:
             if failures:
                 return
-            failed = await put_item(self.queue, self._clock, item, delay)
+            failed = await put_item(self.bodies.puts(self.queue, body), self._clock, item, delay)
             if failed is not None:
                 failures.append(failed.error)
                 if not failed.certain:
                     unsure.add(item.id)
 
-        await some_at_a_time([one(item, delay) for item, _, delay in items])
+        await some_at_a_time([one(item, body, delay) for item, body, delay in items])
         if not failures:
             self._woken({item.use for item, _, _ in items})
             return
@@ -283,7 +292,7 @@ class OutgoingMail:
                 login=outbound.login,
                 client=self._envelope.peer.address if self._envelope is not None else "",
             )
-            await self._outgoing.journal.note(outbound.message_id, step)
+            self._outgoing.journal.soon(outbound.message_id, step)
 
     async def _outbound(self, address: str, recipient: Recipient, recipients: int) -> Outbound:
         """What is written down for one recipient."""

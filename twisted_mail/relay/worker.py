@@ -8,9 +8,10 @@ have it twice only if its answer was lost: RFC 1047).
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -19,6 +20,7 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults
 from twisted.logger import Logger
 
 from twisted_mail.queueing.leasing import LeaseSettings, QueueWorker, Work, crashes
+from twisted_mail.queueing.limits import TooSlow, within
 from twisted_mail.relay.counts import RelayCounts
 from twisted_mail.relay.destinations import Destination, Destinations, DestinationSettings, Job, PutOff
 from twisted_mail.relay.intake import Bodies, Body
@@ -51,6 +53,8 @@ STORE_DELAY: Final = 60.0
 """Before an item is looked at again whose body or whose report the store could not give or take."""
 TRAIL: Final = 20
 """Replies that stay with an item."""
+JOURNAL_SECONDS: Final = 5.0
+"""For the last steps to be written down before the process ends."""
 REPLY: Final = 250
 """Characters of each."""
 
@@ -158,6 +162,7 @@ class RelayWorker:
         # clock provides IReactorTime; Any, since zope interfaces are no types to mypy's callers without its plugin
         self.settings = settings or WorkerSettings()
         self.counts = counts or RelayCounts()
+        self._queue = queue
         self._bodies = bodies
         self._routing = routing
         self._policies = policies
@@ -188,6 +193,8 @@ class RelayWorker:
         """Lease nothing more, give conversations *seconds* to end, and give the rest back."""
         stopping = [Deferred.fromCoroutine(worker.stop(seconds)) for worker in self._workers.values()]
         await gatherResults(stopping)
+        with contextlib.suppress(TooSlow):
+            await within(self._clock, JOURNAL_SECONDS, self._journal.written())
 
     def _in_flight(self, number: int) -> None:
         self.counts.in_flight = sum(worker.in_flight for worker in self._workers.values())
@@ -369,16 +376,18 @@ class RelayWorker:
             except Exception as error:
                 self._log.warn("no report of success for {id}: {why!r}", id=work.item.id, why=error)
         self.counts.delivered += 1
-        if await work.ack():
-            await self._bodies.forget(body, work.item.id)
-        await self._note(work, outbound, "delivered", verdict)
+        await self._done(work, body)
+        self._note(work, outbound, "delivered", verdict)
+
+    async def _done(self, work: Work, body: Body) -> None:
+        """Out of the queue, and its body with it."""
+        await work.ack(lambda token: self._bodies.acknowledge(self._queue, token, body, work.item.id))
 
     async def _given_up(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict, what: str) -> None:
         told = await self._reports.failed(work.item, self._with(outbound, verdict), verdict)
         self.counts.bounced += 1
-        if await work.ack():
-            await self._bodies.forget(body, work.item.id)
-        await self._note(work, outbound, what, verdict, told=str(getattr(told, "value", "")))
+        await self._done(work, body)
+        self._note(work, outbound, what, verdict, told=str(getattr(told, "value", "")))
 
     async def _put_off(self, work: Work, outbound: Outbound, body: Body, put_off: PutOff) -> None:
         """It was not tried; but its sender hears of the time that goes by as of any other."""
@@ -400,7 +409,7 @@ class RelayWorker:
         delay = next_delay(schedule, item.attempts, verdict.reply, left, self._random, deadlines)
         self.counts.deferred += 1
         await work.retry(delay, verdict.reply[:REPLY], envelope=_fitting(later))
-        await self._note(work, outbound, "deferred", verdict, now + delay)
+        self._note(work, outbound, "deferred", verdict, now + delay)
 
     async def _late(self, work: Work, outbound: Outbound, body: Body, verdict: Verdict) -> Outbound | None:
         """Give it up if its time is over (None), tell its sender if it takes long; what is to be written down."""
@@ -416,7 +425,7 @@ class RelayWorker:
         if not late or outbound.warned:
             return outbound
         await self._reports.delayed(item, outbound, verdict, expires)
-        await self._note(work, outbound, "warned", verdict)
+        self._note(work, outbound, "warned", verdict)
         return msgspec.structs.replace(outbound, warned=True)
 
     def _with(self, outbound: Outbound, verdict: Verdict) -> Outbound:
@@ -436,11 +445,11 @@ class RelayWorker:
         if await work.hold(reply):
             self.counts.held += 1
         if outbound is not None:
-            await self._note(work, outbound, "held", _ours(Result.TEMPORARY, reply))
+            self._note(work, outbound, "held", _ours(Result.TEMPORARY, reply))
 
     def _note(
         self, work: Work, outbound: Outbound, what: str, verdict: Verdict, next: float = 0.0, told: str = ""
-    ) -> Awaitable[None]:
+    ) -> None:
         step = Step(
             at=self._wall(),
             what=what,
@@ -457,7 +466,7 @@ class RelayWorker:
             next=next,
             told=told,
         )
-        return self._journal.note(outbound.message_id, step)
+        self._journal.soon(outbound.message_id, step)
 
 
 def body_of(item: QueueItem, outbound: Outbound) -> WrittenBody:
