@@ -6,13 +6,14 @@ from pathlib import Path
 
 from tests.services import running
 from tests.services.clamd import clamd
+from tests.services.daemon import Daemon
 from tests.services.knot import program
-from tests.services.processes import Killable, Process, free_port
+from tests.services.processes import free_port
 
 __all__ = ["ClamAVMilter", "clamav_milter"]
 
 
-class ClamAVMilter(Killable):
+class ClamAVMilter(Daemon):
     """One milter, at 127.0.0.1:`port`. *more*: lines of clamav-milter.conf."""
 
     def __init__(self, folder: Path, *more: str) -> None:
@@ -28,19 +29,7 @@ class ClamAVMilter(Killable):
             "AddHeader Replace",
             *more,
         ]
-        configuration = folder / "clamav-milter.conf"
-        configuration.write_text("\n".join(lines) + "\n")
-        words = [program("clamav-milter", "clamav-milter"), "-c", str(configuration)]
-        self.process = Process("clamav-milter", words, folder)
-
-    def start(self) -> None:
-        """Until it listens. Raises NotReady."""
-        self.process.start()
-        self.process.wait("127.0.0.1", self.port, 30)
-
-    def stop(self) -> None:
-        self.process.stop()
-        running.remove(self.folder)
+        self.configure("clamav-milter", [program("clamav-milter", "clamav-milter"), "-c"], lines)
 
 
 def clamav_milter() -> ClamAVMilter:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.services import running
+from tests.services.daemon import Daemon
 from tests.services.knot import program
-from tests.services.processes import Killable, Process, free_port
+from tests.services.processes import free_port
 
 __all__ = ["EICAR", "MOST_BYTES", "Clamd", "clamd"]
 
@@ -19,7 +20,7 @@ MOST_BYTES = 4_194_304
 """StreamMaxLength: more in one INSTREAM is refused."""
 
 
-class Clamd(Killable):
+class Clamd(Daemon):
     """One daemon, by TCP at 127.0.0.1:`port` and at the UNIX socket `socket`. *more*: lines of clamd.conf."""
 
     def __init__(self, folder: Path, *more: str) -> None:
@@ -43,22 +44,7 @@ class Clamd(Killable):
             f"TemporaryDirectory {folder}",
             *more,
         ]
-        configuration = folder / "clamd.conf"
-        configuration.write_text("\n".join(lines) + "\n")
-        self.process = Process("clamd", [program("clamd", "clamav-daemon"), "-c", str(configuration)], folder)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Until it listens. Raises NotReady."""
-        self.process.start()
-        self.process.wait("127.0.0.1", self.port, 30)
-
-    def stop(self) -> None:
-        self.process.stop()
-        running.remove(self.folder)
+        self.configure("clamd", [program("clamd", "clamav-daemon"), "-c"], lines)
 
 
 def clamd() -> Clamd:

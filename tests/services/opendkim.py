@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.services import running
+from tests.services.daemon import Daemon
 from tests.services.knot import program
-from tests.services.processes import Killable, Process, free_port
+from tests.services.processes import free_port
 
 __all__ = ["OpenDKIM"]
 
 
-class OpenDKIM(Killable):
+class OpenDKIM(Daemon):
     """One milter, at 127.0.0.1:`port`.
 
     It signs mail of *domain* (selector `SELECTOR`) with *key* (PEM) where the client is in *internal* (addresses or
@@ -57,20 +57,4 @@ class OpenDKIM(Killable):
             place.write_bytes(key)
             place.chmod(0o600)
             lines += [f"Domain {domain}", f"KeyFile {place}", f"Selector {self.SELECTOR}"]
-        configuration = folder / "opendkim.conf"
-        configuration.write_text("\n".join(lines) + "\n")
-        words = [program("opendkim", "opendkim"), "-f", "-x", str(configuration)]
-        self.process = Process("opendkim", words, folder)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Until it listens. Raises NotReady."""
-        self.process.start()
-        self.process.wait("127.0.0.1", self.port, 30)
-
-    def stop(self) -> None:
-        self.process.stop()
-        running.remove(self.folder)
+        self.configure("opendkim", [program("opendkim", "opendkim"), "-f", "-x"], lines)

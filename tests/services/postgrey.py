@@ -7,14 +7,14 @@ import os
 import pwd
 from pathlib import Path
 
-from tests.services import running
+from tests.services.daemon import Daemon
 from tests.services.knot import program
-from tests.services.processes import Killable, Process, free_port
+from tests.services.processes import Process, free_port
 
 __all__ = ["Postgrey"]
 
 
-class Postgrey(Killable):
+class Postgrey(Daemon):
     """One server, at 127.0.0.1:`port`, that lets a triplet through after *delay* seconds."""
 
     def __init__(self, folder: Path, *, delay: int = 1) -> None:
@@ -35,12 +35,3 @@ class Postgrey(Killable):
             "--greylist-text=Greylisted for %s seconds",
         ]
         self.process = Process("postgrey", words, folder)
-
-    def start(self) -> None:
-        """Until it listens. Raises NotReady."""
-        self.process.start()
-        self.process.wait("127.0.0.1", self.port, 30)
-
-    def stop(self) -> None:
-        self.process.stop()
-        running.remove(self.folder)
