@@ -85,8 +85,8 @@ class House:
 
     Servers of an operator (``CQL``, ``S3``, ``NATS``) are used and left alone; then only the mail nodes are hurt.
     *clocks*: seconds by which nodes live in the future or the past. *spoiled*, *injected*: the object store, or Cassandra, is
-    reached through a proxy that can go wrong. *isolated*: nodes with a network of their own. *sweeping*: every node sweeps
-    every other second, what is condemned goes after a few seconds, and what becomes of the blobs is judged too.
+    reached through a proxy that can go wrong. *isolated*: nodes with a network of their own. *sweeping*: there is a
+    sweep a second, by one node or another, what is condemned goes after a few seconds, and what becomes of the blobs is judged too.
     *cassandra*: other nodes than those that all tests share.
     """
 

@@ -130,16 +130,18 @@ def ours(variable: str) -> None:
 
 
 def cassandra(nodes: int = 1) -> Cassandra | _Operators:
-    """A Cassandra cluster of one node, or three (whose nodes a test may kill if it brings them back)."""
+    """A Cassandra cluster of one node (which no test kills), or three (whose nodes a test may kill if it brings them back)."""
     if url := os.environ.get("CQL"):
         return _Operators(url, "path")
-    return _get(f"cassandra{nodes}", lambda folder: Cassandra(folder, nodes=nodes))
+    return _get(f"cassandra{nodes}", lambda folder: Cassandra(folder, nodes=nodes, lasting=nodes > 1))
 
 
 def two_data_centres() -> Cassandra:
-    """Two nodes, one in ``dc1``, one in ``dc2``."""
+    """Two nodes, one in ``dc1``, one in ``dc2``. One that is killed cannot come back."""
     ours("CQL")
-    return _get("cassandra-dc", lambda folder: Cassandra(folder, nodes=2, datacenters=("dc1", "dc2")))
+    return _get(
+        "cassandra-dc", lambda folder: Cassandra(folder, nodes=2, datacenters=("dc1", "dc2"), lasting=False)
+    )
 
 
 def nats(nodes: int = 1) -> Server:
