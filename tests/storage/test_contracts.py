@@ -221,8 +221,7 @@ class SQLiteBodiesTests(testing.BlobsContract, EngineCase):
         self.assertEqual(await read_all(bodies, ref), content, "it stays with its item")
         self.assertTrue(await bodies.ack_with(leased.token, ref))
         self.assertEqual(await queue.list(QueueFilter()), [])
-        with self.assertRaises(NotFound):
-            await read_all(bodies, ref)
+        await fails(NotFound, read_all(bodies, ref))
 
 
 async def read_all(blobs: Blobs, ref: BlobRef) -> bytes:
