@@ -111,7 +111,7 @@ def _preview(text: str) -> str:
     for candidate in (own, source):
         if not candidate.isascii():
             candidate = _INVISIBLE.sub("", candidate)
-        words = " ".join(candidate.split())
+        words = " ".join(candidate.split(None, _PREVIEW_CHARACTERS // 2))  # so many words, and what parts them, are enough
         if not words[:_PREVIEW_CHARACTERS].isprintable():
             clean = "".join([character if character.isprintable() else " " for character in words])
             words = " ".join(clean.split())
