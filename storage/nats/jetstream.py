@@ -24,6 +24,8 @@ __all__ = ["JetStream", "JetStreamError", "Stored", "Written", "rfc3339"]
 
 AGAIN_SECONDS: Final = 0.1
 """Between two tries when nobody listens (no leader yet)."""
+LOOK_SECONDS: Final = 5.0
+"""What a try may take, at least, that looks through many subjects: a server asked again too soon does it all again beside."""
 
 NO_STREAM: Final = 10059
 NO_CONSUMER: Final = 10014
@@ -111,10 +113,11 @@ class JetStream:
     # --- any request
 
     async def _ask(
-        self, subject: str, payload: bytes, headers: dict[str, str] | None = None
+        self, subject: str, payload: bytes, headers: dict[str, str] | None = None, attempt: float = 0.0
     ) -> tuple[Msg, dict[str, Any], int]:
         """Ask until there is an answer that is not temporary: it, what it says if it is JSON, and the number of tries.
 
+        *attempt*: seconds that a try may take, where the usual ones are too few.
         Raises: Refused (it was never sent), Unavailable (no answer came).
         """
         settings = self.link.settings
@@ -127,7 +130,7 @@ class JetStream:
                 break
             tries += 1
             try:
-                answer = await self.link.request(subject, payload, min(settings.attempt, left), headers)
+                answer = await self.link.request(subject, payload, min(max(settings.attempt, attempt), left), headers)
                 said = _said(answer)
                 error = said.get("error")
                 if error is None or not _error(error).passing:
@@ -145,10 +148,10 @@ class JetStream:
         text = f"NATS: {why}, in {self.seconds:g} s"
         raise Unavailable(text) if sent else Refused(text)
 
-    async def api(self, what: str, body: object = None) -> dict[str, Any]:
+    async def api(self, what: str, body: object = None, attempt: float = 0.0) -> dict[str, Any]:
         """A call of ``$JS.API``. Raises: JetStreamError, Refused, Unavailable."""
         payload = b"" if body is None else json.encode(body)
-        _, said, tries = await self._ask(f"$JS.API.{what}", payload)
+        _, said, tries = await self._ask(f"$JS.API.{what}", payload, attempt=attempt)
         if "error" in said:
             raise _error(said["error"], tries)
         return said
@@ -187,7 +190,8 @@ class JetStream:
             return said
         found: dict[str, int] = {}
         while True:
-            said = await self.api(f"STREAM.INFO.{name}", {"subjects_filter": subjects, "offset": len(found)})
+            asked = {"subjects_filter": subjects, "offset": len(found)}
+            said = await self.api(f"STREAM.INFO.{name}", asked, LOOK_SECONDS)
             page = said["state"].get("subjects") or {}
             found |= page
             if not page or len(found) >= said.get("total", len(found)):
@@ -227,7 +231,8 @@ class JetStream:
         return _stored(json.decode(json.encode(said["message"]), type=_Message))
 
     async def last_of_many(self, stream: str, subjects: Sequence[str]) -> dict[str, Stored]:
-        """The newest message of each of *subjects* (by any replica: it may be a moment old), by subject."""
+        """The newest message of each of *subjects* (by any replica: it may be a moment old), by subject; one with wildcards
+        may match two."""
         found: dict[str, Stored] = {}
         for at in range(0, len(subjects), 256):
             found |= await self._batch(stream, subjects[at : at + 256])
@@ -249,7 +254,7 @@ class JetStream:
 
             end = await self.link.subscribe(inbox, received)
             try:
-                asked = json.encode({"multi_last": list(subjects), "batch": len(subjects)})
+                asked = json.encode({"multi_last": list(subjects), "batch": 2 * len(subjects)})
                 if not await self.link.publish(f"$JS.API.DIRECT.GET.{stream}", asked, reply=inbox):
                     raise Refused("NATS: no connection")
                 await asyncio.wait_for(done.wait(), self.link.settings.attempt)

@@ -1,14 +1,11 @@
-"""What operators do with items of the queue by their ids: hold, release, delete, and look."""
+"""What operators do with items of the queue by their ids: hold, release, delete."""
 
 from __future__ import annotations
 
 import asyncio
-import heapq
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
-from twisted_mail.storage.interfaces import USES, Corrupt, ItemState, QueueFilter, QueueStatus, Unavailable
+from twisted_mail.storage.interfaces import Corrupt, Unavailable
 from twisted_mail.storage.nats.items import (
     DUE,
     HELD,
@@ -17,30 +14,20 @@ from twisted_mail.storage.nats.items import (
     Entry,
     Place,
     expecting,
-    hashed,
     in_place_of,
     scheduled,
 )
 from twisted_mail.storage.nats.jetstream import Stored
-from twisted_mail.storage.nats.leases import Held, LeaseTable
+from twisted_mail.storage.nats.leases import LeaseTable
 from twisted_mail.storage.nats.streams import QueueStreams
 from twisted_mail.values import DeliveryId
 
 __all__ = ["QueueOperations"]
 
-STATES: Final = {DUE: ItemState.DUE, WAIT: ItemState.WAITING, HELD: ItemState.HELD}
-LEASABLE: Final = (None, ItemState.DUE, ItemState.LEASED)
-"""Filters by state for which it matters who has leased what."""
 SCHEDULES_FIRE_SECONDS: Final = 1.0
 """How late a schedule may fire (seen: 0.26 s)."""
-LISTED_AT_ONCE: Final = 50_000
-"""Items of a stream, up to which one answer names them all."""
 RACES: Final = 20
 """Moves that others may make of an item before we give up moving it."""
-
-
-Places = list[Place]
-"""A name for it where `list` is a method."""
 
 
 class QueueOperations:
@@ -115,70 +102,9 @@ class QueueOperations:
                 found = bool(await self._js.purge(self._streams.name(place.use), place.subject)) or found
         raise Unavailable("the item comes back all the time")
 
-    # --- lists
-
-    async def list(self, filter: QueueFilter, after: DeliveryId | None, limit: int) -> Sequence[QueueStatus]:
-        uses = [use for use in USES if filter.use in (None, use)]
-        places = [(place.id, use, place) for use in uses for place in await self._matching(use, filter, after)]
-        found: list[QueueStatus] = []
-        leased = await self._leases.everywhere() if places and filter.state in LEASABLE else {}
-        heapq.heapify(places)
-        while places and len(found) < limit:
-            # more than are wanted, for what hashes let through that does not match
-            page = [heapq.heappop(places)[2] for _ in range(min(len(places), limit - len(found) + 8))]
-            for use in uses:
-                stored = await self._js.last_of_many(
-                    self._streams.name(use), [place.subject for place in page if place.use == use]
-                )
-                found += _statuses(filter, leased, stored)
-            found.sort(key=lambda status: status.item.id)
-        return found[:limit]
-
-    async def _matching(self, use: str, filter: QueueFilter, after: DeliveryId | None) -> Places:
-        """Where the items stand that may match; shard by shard where there are many."""
-        states = {ItemState.WAITING: WAIT, ItemState.HELD: HELD, None: "*"}
-        state = states.get(filter.state, DUE)
-        domain = "*" if filter.domain is None else hashed(filter.domain)
-        sender = "*" if filter.sender is None else hashed(filter.sender)
-        shards = ["*"]
-        if use != "inbound" and filter.domain is not None:
-            shards = [f"{int(domain, 16) % self._streams.shards:02d}"]
-        elif (await self._js.info(self._streams.name(use)))["state"]["messages"] > LISTED_AT_ONCE:
-            shards = [f"{shard:02d}" for shard in range(self._streams.shards)]
-        found: dict[DeliveryId, Place] = {}
-        for shard in shards:
-            pattern = f"{self._streams.prefix}.{use}.{state}.{shard}.{domain}.{sender}.*"
-            for subject in await self._js.subjects(self._streams.name(use), pattern):
-                place = Place.parse(subject)
-                # while it moves it may stand in two places: the one it moves to counts
-                if (after is None or place.id > after) and (place.state != DUE or place.id not in found):
-                    found[place.id] = place
-        return list(found.values())
-
 
 def _due(stored: Stored) -> float:
     try:
         return Entry.decode(stored.data).due
     except Corrupt:
         return 0.0  # whatever it is, it can be put aside
-
-
-def _statuses(
-    filter: QueueFilter, leased: Mapping[DeliveryId, Held], stored: Mapping[str, Stored]
-) -> list[QueueStatus]:
-    """What the messages say, as far as it matches; what cannot be read is left out."""
-    found = []
-    for subject, message in stored.items():
-        place = Place.parse(subject)
-        try:
-            entry = Entry.decode(message.data)
-        except Corrupt:
-            continue
-        item, state, due = entry.item, STATES[place.state], entry.due
-        held = leased.get(place.id) if state is ItemState.DUE else None
-        if held is not None:
-            item, state, due = replace(item, attempts=held.attempts), ItemState.LEASED, held.expires
-        wanted = (filter.state, state), (filter.domain, item.domain), (filter.sender, item.sender)
-        if all(value in (None, of_item) for value, of_item in wanted):
-            found.append(QueueStatus(item, state, due))
-    return found

@@ -41,6 +41,7 @@ from twisted_mail.storage.nats.items import (
 )
 from twisted_mail.storage.nats.jetstream import WRONG_SEQUENCE, JetStream, JetStreamError, Written
 from twisted_mail.storage.nats.leases import Lease, LeaseTable
+from twisted_mail.storage.nats.listing import QueueListing
 from twisted_mail.storage.nats.operations import QueueOperations
 from twisted_mail.storage.nats.pulls import Delivery, Pulls
 from twisted_mail.storage.nats.streams import QueueStreams, consumer
@@ -83,6 +84,7 @@ class NATSQueue:
         self._pulls = Pulls(self._link)
         self._leases = LeaseTable(self._link, self._pulls, clock)
         self._operations = QueueOperations(self.streams, self._leases)
+        self._listing = QueueListing(self.streams, self._leases)
         self._counts: dict[str, _Count] = {use: _Count() for use in USES}
         self._taking: dict[str, asyncio.Lock] = {use: asyncio.Lock() for use in USES}
         self._turn = 0
@@ -351,4 +353,4 @@ class NATSQueue:
     async def list(
         self, filter: QueueFilter, after: DeliveryId | None = None, limit: int = 100
     ) -> Sequence[QueueStatus]:
-        return await self._link.run(self._operations.list(filter, after, limit))
+        return await self._link.run(self._listing.page(filter, after, limit))

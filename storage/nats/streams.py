@@ -26,6 +26,12 @@ KNOWN_SECONDS: Final = 5.0
 KNOWN_TRIES: Final = 50
 REMEMBERED: Final = 10_000
 """Items whose subjects are remembered."""
+LISTED_AT_ONCE: Final = 50_000
+"""Items of a stream, up to which one answer may have to do with all of them."""
+COUNTED_SECONDS: Final = 10.0
+"""How long that is believed."""
+LOOKS: Final = 8
+"""At subjects, at the same time."""
 
 
 def consumer(shard: int) -> str:
@@ -47,7 +53,9 @@ class QueueStreams:
         self._mended = float("-inf")
         self._looking: asyncio.Task[None] | None = None
         self._places: OrderedDict[DeliveryId, Place] = OrderedDict()
-        """Of items that were leased lately."""
+        """Of items that were leased or listed lately."""
+        self._many: dict[str, tuple[bool, float]] = {}
+        """Of each use: whether it had more than `LISTED_AT_ONCE`, and when it was counted."""
 
     def name(self, use: str) -> str:
         """The stream of *use*. Raises: ValueError."""
@@ -141,22 +149,44 @@ class QueueStreams:
     # --- where an item stands
 
     def remember(self, place: Place) -> None:
-        """It was leased here, and may be asked for by its id soon."""
+        """It was leased or listed here, and may be asked for by its id soon."""
         self._places[place.id] = place
         if len(self._places) > REMEMBERED:
             self._places.popitem(last=False)
 
     async def find(self, id: DeliveryId) -> list[Place]:
-        """Where an item stands: once, or twice for a moment. Costs a look at all subjects unless it was leased here."""
+        """Where an item stands: once, or twice for a moment. Costs a look at all subjects unless it was seen here lately."""
         known = self._places.get(id)
         if known is not None:
             there = await self.js.subjects(self.name(known.use), known.any)
             if there:
                 return [Place.parse(subject) for subject in there]
-        uses = await asyncio.gather(
-            *(self.js.subjects(self.name(use), f"{self.prefix}.{use}.*.*.*.*.{id}") for use in USES)
-        )
-        return [Place.parse(subject) for use in uses for subject in use]
+        parts = await asyncio.gather(*(self.parts(use) for use in USES))
+        looks = [(use, part) for use, some in zip(USES, parts, strict=True) for part in some]
+        for at in range(0, len(looks), LOOKS):
+            found = await asyncio.gather(
+                *(
+                    self.js.subjects(self.name(use), f"{self.prefix}.{use}.*.{part}.*.*.{id}")
+                    for use, part in looks[at : at + LOOKS]
+                )
+            )
+            if any(found):
+                return [Place.parse(subject) for subjects in found for subject in subjects]
+        return []
+
+    async def parts(self, use: str) -> list[str]:
+        """What to write for the shard when all items are looked at: where they are many, each shard is asked for by itself.
+
+        A server that has to look through a million subjects for one answer gives it too late, and does nothing else
+        meanwhile."""
+        now = asyncio.get_running_loop().time()
+        many, counted = self._many.get(use, (False, float("-inf")))
+        if now - counted > COUNTED_SECONDS:
+            many = (await self.js.info(self.name(use)))["state"]["messages"] > LISTED_AT_ONCE
+            self._many[use] = many, now
+        if not many:
+            return ["*"]
+        return [f"{shard:02d}" for shard in range(self.shards)]
 
     # --- moving it
 
