@@ -86,8 +86,8 @@ class House:
     Servers of an operator (``CQL``, ``S3``, ``NATS``) are used and left alone; then only the mail nodes are hurt.
     *clocks*: seconds by which nodes live in the future or the past. *spoiled*, *injected*: the object store, or Cassandra, is
     reached through a proxy that can go wrong. *isolated*: nodes with a network of their own. *sweeping*: there is a
-    sweep a second, by one node or another, what is condemned goes after a few seconds, and what becomes of the blobs is judged too.
-    *cassandra*: other nodes than those that all tests share.
+    sweep a second, by one node or another, what is condemned goes after a few seconds, and what becomes of the blobs is judged
+    too. *cassandra*: other nodes than those that all tests share.
     """
 
     def __init__(
@@ -185,8 +185,9 @@ class House:
         pause: float = 0.05,
         accounts: Sequence[str] = ACCOUNTS,
         editors: int = 2,
+        between: float = 2.0,
     ) -> dict[str, int]:
-        """Clients work while servers are hurt (None: are not); whatever they were answered holds.
+        """Clients work while servers are hurt (None: are not); whatever they were answered holds. *between*: see `carry_out`.
 
         Returns what they did, and how often.
         """
@@ -199,7 +200,9 @@ class House:
             if faults is None:
                 await asyncio.sleep(seconds)
             else:
-                await carry_out(faults, self.victims, self.recorder, seconds=seconds, settled=self.settled)
+                await carry_out(
+                    faults, self.victims, self.recorder, seconds=seconds, between=between, settled=self.settled
+                )
 
         self.live(lambda: work_under(load, hurting()))
         return self.recorder.counts()
