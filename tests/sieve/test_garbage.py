@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from tests.sieve.scripts import environment
 from twisted_mail.sieve import Message, RunLimits, SieveError, capabilities, compile_script
+from twisted_mail.sieve.entity import shown
 from twisted_mail.sieve.registry import Kind, Tests
 from twisted_mail.sieve.vocabulary import VOCABULARY
 
@@ -15,7 +16,8 @@ REQUIRE = "require [" + ", ".join(f'"{name}"' for name in capabilities()) + "];\
 STRINGS = st.sampled_from(
     ["", "a", "from", "to", "subject", "date", "content-type", "*", "?*x", "(a+)+$", "[", "a@example.org", "INBOX", "${1}",
      "${a}${a}", "${global.g}", "${hex:ff}", "gt", "count", "year", "+0100", "1", "i;octet", "i;ascii-numeric", "x\ny", "ü",
-     "mailto:a@example.org", "\\\\Seen", "text", "multipart", "name", "percent", "9" * 30, "a" * 5000]
+     "mailto:a@example.org", "NEVER", "2026-07-06T22:00:00+0200", "return", "X-A", "Content-Type: a/b\n\nx",
+     "\\\\Seen", "text", "multipart", "name", "percent", "9" * 30, "a" * 5000]
 ).map(lambda text: '"' + text.replace('"', '\\"') + '"')  # fmt: skip
 LISTS = st.lists(STRINGS, min_size=1, max_size=3).map(lambda items: f"[{', '.join(items)}]")
 NUMBERS = st.sampled_from(["0", "1", "2", "7", "100", "1M", "9223372036854775807"])
@@ -81,3 +83,5 @@ def test_what_compiles_runs(rule: str, rules: list[str], octets: bytes) -> None:
     outcome = script.run(Message(octets), environment(), RunLimits(steps=5000))
     assert isinstance(outcome.trace, tuple)
     assert outcome.actions or outcome.error is None
+    for version in outcome.rewritten.values():
+        assert len(shown(version.pieces, octets, 1 << 30)) == version.size

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.mime.generate import SHAPES, generate_shape
+from tests.mime.generate import PROPER, SHAPES, generate_shape
 from tests.sieve.corpus import MESSAGES
 from tests.sieve.scripts import environment, fails, files, run
 from tests.sieve.test_versions import taken
@@ -286,3 +286,38 @@ def test_of_any_message_only_the_part_that_is_replaced_changes(seed: int, shape:
         assert octets.endswith(TEXT + b"new\r\n")
     else:
         assert octets == came[: place.start] + TEXT + b"new" + came[place.end :]
+
+
+OBSERVE = """
+set "n" ""; set "c" "";
+foreverypart { set "c" "${c}."; if header :mime :matches :contenttype "content-type" "*" { set "n" "${n}${1};"; } else { set "n" "${n}?;"; } }
+if body :raw :contains "needle" { set "n" "${n}needle"; }
+if header :matches "subject" "*" { set "n" "${n}[${1}]"; }
+fileinto "seen ${n}"; fileinto "parts ${c}";
+"""
+STEPS = st.sampled_from(
+    [
+        'addheader "X-A" "b";',
+        'addheader :last "X-B" "c";',
+        'deleteheader "Subject";',
+        'enclose :subject "outer" "look";',
+        'enclose :headers ["To", "Date"] "a needle";',
+        'replace "all of it";',
+        'replace :mime :subject "s" "Content-Type: text/html\n\n<p>needle</p>";',
+        'foreverypart { if header :mime :type "content-type" "image" { replace "gone"; } }',
+        'foreverypart { if header :mime :type "content-type" "text" { replace :mime "Content-Type: a/b\n\nneedle"; break; } }',
+        'foreverypart { foreverypart { if header :mime :subtype "content-type" "plain" { replace "ü"; } } }',
+        'foreverypart { if header :mime :type "content-type" "text" { enclose "x"; replace "y"; break; } }',
+        'foreverypart { if header :mime :type "content-type" "message" { replace "no message"; } }',
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), shape=st.sampled_from(sorted(PROPER)), steps=st.lists(STEPS, max_size=4))
+def test_what_tests_see_is_what_is_stored(seed: int, shape: str, steps: list[str]) -> None:
+    came = generate_shape(shape, seed)
+    outcome = outcome_of("".join(steps) + OBSERVE, came)
+    stored = taken(outcome, came)
+    assert all(octets == stored[files(outcome)[0]] for octets in stored.values())
+    assert files(outcome_of(OBSERVE, stored[files(outcome)[0]][0])) == files(outcome)
