@@ -491,20 +491,15 @@ class Session:
         except MailRefused as error:
             return refused(error)
         strict = self._limits.strict_line_ends and mail.body != "BINARYMIME"
+        completion = None
+        if self._author is not None:
+            author = author_of(self._standing.may_send_as, self._author, envelope.sender)
+            completion = HeaderCompletion(author, self._hostname, self._now, self._limits.header_bytes)
         self._reception.body = Body(
             incoming,
             limit=self._limits.message_bytes,
             line_ends=LineEnds() if strict else None,
-            completion=(
-                HeaderCompletion(
-                    author_of(self._standing.may_send_as, self._author, envelope.sender),
-                    self._hostname,
-                    self._now,
-                    self._limits.header_bytes,
-                )
-                if self._author is not None
-                else None
-            ),
+            completion=completion,
             give_up=self._give_up,
         )
         return None
