@@ -9,7 +9,9 @@ import unicodedata
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, Self
-from uuid import UUID, uuid4
+from uuid import UUID
+
+import msgspec
 
 __all__ = [
     "MAX_UID",
@@ -25,13 +27,16 @@ __all__ = [
     "UIDValidity",
     "canonical_address",
     "canonical_domain",
+    "random_octets",
 ]
 
 MAX_UID: Final = 0xFFFF_FFFF
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class _Identifier:
+# Identifiers are keys of nearly every mapping: structs are hashed and compared without a line of Python.
+
+
+class _Identifier(msgspec.Struct, frozen=True, order=True):
     """Sixteen octets, printed as 32 hexadecimal digits."""
 
     octets: bytes
@@ -43,7 +48,7 @@ class _Identifier:
     @classmethod
     def new(cls) -> Self:
         """A fresh random identifier."""
-        return cls(uuid4().bytes)
+        return cls(random_octets(16))
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -54,37 +59,35 @@ class _Identifier:
         return self.octets.hex()
 
 
-class AccountId(_Identifier):
+class AccountId(_Identifier, frozen=True):
     """All that one user has: the unit of sharding and of agreement."""
 
-    __slots__ = ()
 
-
-class MailboxId(_Identifier):
+class MailboxId(_Identifier, frozen=True):
     """A mailbox for its whole life, whatever its name (RFC 8474 section 4)."""
 
-    __slots__ = ()
 
-
-class EntryId(_Identifier):
+class EntryId(_Identifier, frozen=True):
     """One log entry; settles whose entry stands at a number after an unknown outcome."""
 
-    __slots__ = ()
+
+_TIME: Final = 6
+"""Octets of time that an ascending id begins with."""
 
 
-class DeliveryId(_Identifier):
+class DeliveryId(_Identifier, frozen=True):
     """One delivery of one message to one recipient, minted once when its last octet has come. Ascending in time: what is
     queued together lies together, so that a long queue costs a database no more pages for each item than a short one."""
-
-    __slots__ = ()
 
     @classmethod
     def new(cls) -> Self:
         return cls(_time_ordered())
 
     def caused(self, action: str) -> DeliveryId:
-        """The id of what this delivery causes (a bounce, a forward, an answer): the same however often it is caused."""
-        return DeliveryId(blake2b(self.octets + action.encode(), digest_size=16, person=b"caused-by").digest())
+        """The id of what this delivery causes (a bounce, a forward, an answer): the same however often it is caused. It has
+        its cause's time, so that it lies beside it."""
+        rest = blake2b(self.octets + action.encode(), digest_size=16 - _TIME, person=b"caused-by").digest()
+        return DeliveryId(self.octets[:_TIME] + rest)
 
 
 _last_ordered = 0
@@ -95,26 +98,52 @@ def _time_ordered() -> bytes:
     """48 bits of milliseconds, then random bits; strictly ascending within this process (RFC 9562 section 6.2)."""
     global _last_ordered
     with _ordered_lock:
-        number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(7), "big") << 24
+        number = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(_some_random(7), "big") << 24
         if number <= _last_ordered:
             number = _last_ordered + (1 << 24)
         _last_ordered = number
-    return (number | int.from_bytes(os.urandom(3), "big")).to_bytes(16, "big")
+        return (number | int.from_bytes(_some_random(3), "big")).to_bytes(16, "big")
 
 
-class MessageId(_Identifier):
+_AT_A_TIME: Final = 4096
+_reservoir = bytearray()
+
+
+def random_octets(number: int) -> bytes:
+    """*number* octets that nobody can guess. They come from the system some thousand at a time: each request is a system call."""
+    with _ordered_lock:
+        return _some_random(number)
+
+
+def _some_random(number: int) -> bytes:
+    """The same, under the lock."""
+    if len(_reservoir) < number:
+        _reservoir.extend(os.urandom(max(number, _AT_A_TIME)))
+    taken = bytes(_reservoir[-number:])
+    del _reservoir[-number:]
+    return taken
+
+
+def _in_child() -> None:
+    """A process that was forked must not give out what its parent gives out too."""
+    global _ordered_lock
+    _ordered_lock = threading.Lock()
+    _reservoir.clear()
+
+
+os.register_at_fork(after_in_child=_in_child)
+
+
+class MessageId(_Identifier, frozen=True):
     """The immutable row of one message in one account. Ascending in time, so that rows which arrived
     together lie together. Not the Message-ID header field."""
-
-    __slots__ = ()
 
     @classmethod
     def new(cls) -> Self:
         return cls(_time_ordered())
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class MessageKey:
+class MessageKey(msgspec.Struct, frozen=True, order=True):
     """Where a message's row lies: rows are grouped in buckets (0, 1, …) that close at a size."""
 
     bucket: int

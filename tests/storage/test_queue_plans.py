@@ -12,6 +12,7 @@ import pytest
 from twisted_mail.storage.sqlite import queue
 from twisted_mail.storage.sqlite.operations import Transaction
 from twisted_mail.storage.sqlite.schema import MIGRATIONS
+from twisted_mail.values import DeliveryId
 
 ITEM = (b"1" * 16, "outbound", b"envelope", None, None, "b.example", "ann@example.org", 0, "", 1.0, 0)
 
@@ -58,6 +59,14 @@ def test_each_operation_is_one_search_by_an_index_and_nothing_is_sorted(db: sqli
 def test_no_index_has_its_order_from_who_sends_or_receives(db: sqlite3.Connection) -> None:
     first = [db.execute(f"PRAGMA index_info({row[1]})").fetchone()[2] for row in db.execute("PRAGMA index_list(queue)")]
     assert sorted(first) == ["id", "id", "token", "use"], "each put and each ack would change a page that no other does"
+
+
+def test_what_a_delivery_causes_lies_beside_it() -> None:
+    first, *others, last = (DeliveryId.new() for _ in range(3))
+    for one in others:
+        caused = [one.caused("bounce"), one.caused("forward"), one.caused("bounce").caused("bounce")]
+        assert len({one, *caused}) == 4 and caused[0] == one.caused("bounce")
+        assert all(first.octets[:6] <= each.octets[:6] <= last.octets[:6] for each in caused)
 
 
 @pytest.mark.parametrize(

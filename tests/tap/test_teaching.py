@@ -35,10 +35,10 @@ def test_those_are_taught_that_may_be(tmp_path: Path, text: str, daemons: int) -
     place = Place()
     backend: Any = _Backend(place)
     place.node.service.notice = None
-    lessons = teaching(settings, place.clock, backend, place.node.service, None)
+    lessons = teaching(settings, place.clock, backend, place.node.service, None, None)
     assert (lessons is None) == (daemons == 0)
     assert (place.node.service.notice is None) == (daemons == 0)
-    assert teaching(settings, place.clock, backend, place.node.service, School()) is not None
+    assert teaching(settings, place.clock, backend, place.node.service, School(), None) is not None
 
 
 def test_nobody_is_taught_where_nobody_judges(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_nobody_is_taught_where_nobody_judges(tmp_path: Path) -> None:
     file.write_text("[filters]\nenabled = false\n")
     place = Place()
     backend: Any = _Backend(place)
-    assert teaching(load(file, {}).filters, place.clock, backend, place.node.service, School()) is None
+    assert teaching(load(file, {}).filters, place.clock, backend, place.node.service, School(), None) is None
 
 
 def test_what_was_taught_is_counted() -> None:

@@ -167,11 +167,11 @@ class Wanted:
         after, left = None, limit
         while left is None or left > 0:
             page = await store.backend.queue.list(self.filter, after, PAGE)
-            if not page:
-                return
             found = [status for status in page if self.takes(status)][:left]
             if found:
                 yield found
+            if len(page) < PAGE:
+                return
             after = page[-1].item.id
             left = None if left is None else left - len(found)
 

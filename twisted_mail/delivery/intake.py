@@ -7,7 +7,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
-from uuid import uuid4
 
 from twisted_mail.account.errors import AccountError
 from twisted_mail.delivery.incoming import IncomingMail, Target, Ways
@@ -19,7 +18,7 @@ from twisted_mail.delivery.trace import received_field, return_path_field
 from twisted_mail.queueing.limits import TooSlow
 from twisted_mail.services import Envelope, Identity, Incoming, MailRefused, Peer, Recipient, Refusal, Visit
 from twisted_mail.storage.interfaces import AccountRecord, Directory, StorageError
-from twisted_mail.values import AccountId
+from twisted_mail.values import AccountId, random_octets
 
 __all__ = ["DeliverySettings", "MailIntake"]
 
@@ -177,7 +176,7 @@ class MailIntake:
         if isinstance(envelope.visit, JudgedVisit):
             await envelope.visit.data()
             return envelope.visit.begin(envelope, self.accepted, self._added)
-        return self.accepted(envelope, id=uuid4().hex[:16])
+        return self.accepted(envelope, id=random_octets(8).hex())
 
     async def _added(self, address: str) -> Recipient:
         """A recipient that a filter adds."""

@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
-from uuid import uuid4
 
 from msgspec.structs import replace
 from twisted.logger import Logger
@@ -47,6 +46,7 @@ from twisted_mail.services import (
     Recipient,
     Refusal,
 )
+from twisted_mail.values import random_octets
 
 __all__ = ["Judge", "JudgeSettings", "JudgedMail", "JudgedVisit", "Tell"]
 
@@ -130,7 +130,7 @@ class Judge:
         client.trusted, client.helo = True, judgement.helo
         mail = Mail(client, sender)
         mail.recipients.append(Recipient(recipient, ()))
-        mail.id = uuid4().hex[:16]
+        mail.id = random_octets(8).hex()
         passage = self.gauntlet.enter(client)
         passage.mail = mail
         held = HeldMessage(mail, self.spools.begin())
@@ -328,7 +328,7 @@ class JudgedVisit:
         """See `services.Visit`."""
         self.client.identity = identity
         mail = Mail(self.client, address)
-        mail.size, mail.body, mail.smtputf8, mail.id = size, body, smtputf8, uuid4().hex[:16]
+        mail.size, mail.body, mail.smtputf8, mail.id = size, body, smtputf8, random_octets(8).hex()
         try:
             self._decide(await self.passage.begin(mail), address)
         except MailRefused:

@@ -14,7 +14,6 @@ from twisted_mail.relay.values import Host, Protection, Result, Route, Source, S
 from twisted_mail.smtp.client.conversation import Conversation, Event
 from twisted_mail.smtp.client.login import choose
 from twisted_mail.smtp.client.replies import Heard
-from twisted_mail.smtp.client.replies import Stage as HeardStage
 from twisted_mail.tls_info import channel_bindings
 
 __all__ = ["NotOpened", "Opening", "SendingSettings", "TLSNoted", "verdict_on", "where"]
@@ -84,7 +83,7 @@ class _Cleartext(Exception):
 
 def verdict_on(heard: Heard, host: str, client: Client, *, dsn: bool = False) -> Verdict:
     """What *heard* is to the recipient it is about."""
-    reply, stage = heard.reply, _STAGES[heard.stage]
+    reply, stage = heard.reply, heard.stage
     if reply.code < 300 and stage is Stage.END:
         result = Result.DELIVERED
     elif reply.code < 500 or stage in _NEVER_FOR_GOOD:
@@ -110,7 +109,6 @@ def where(host: Host, client: Client) -> str:
     return f"{host.name}[{client.address}]"
 
 
-_STAGES = {stage: Stage(stage.value) for stage in HeardStage}
 _NEVER_FOR_GOOD = (Stage.GREETING, Stage.HELLO, Stage.TLS, Stage.LOGIN)
 """Here 5yz is about us or the server, not about the message: it may go another way, or later."""
 

@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from twisted_mail.smtp.client.replies import Stage
+
 __all__ = [
     "Addressee",
     "Host",
@@ -215,24 +217,6 @@ class Parcel:
     priority: int | None = None
     """MT-PRIORITY -9..9 (RFC 6710)."""
     requiretls: bool = False
-
-
-class Stage(enum.Enum):
-    """How far a conversation had come when something was heard, or nothing any more."""
-
-    ROUTE = "route"
-    CONNECT = "connect"
-    GREETING = "greeting"
-    HELLO = "hello"
-    TLS = "tls"
-    LOGIN = "login"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    BODY = "body"
-    """The message is on its way; its final dot was not sent."""
-    END = "end"
-    """The final dot was sent: if nothing was heard, it may have been delivered (RFC 1047)."""
 
 
 class Result(enum.Enum):

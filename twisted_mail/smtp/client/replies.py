@@ -25,8 +25,11 @@ _unprintable = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffd\ud800-\udfff]+"
 
 
 class Stage(enum.Enum):
-    """How far a conversation has come."""
+    """How far a conversation had come when something was heard, or nothing any more."""
 
+    ROUTE = "route"
+    """Nobody knows yet where to go; this and the next are said by who opens connections."""
+    CONNECT = "connect"
     GREETING = "greeting"
     HELLO = "hello"
     TLS = "tls"
