@@ -9,6 +9,7 @@ import base64
 import io
 import zipfile
 from collections.abc import Coroutine
+from email.utils import formatdate
 from typing import Any, TypeVar
 
 from twisted.internet import reactor
@@ -26,10 +27,13 @@ from twisted_mail.filters.stages import AtEnd, AtMessage, Stage
 from twisted_mail.filters.values import Action, FilterDown, Mail, Verdict
 from twisted_mail.filters.wires import Place, dial
 
+TODAY = formatdate()
+"""Filters look at the Date, and at the clock."""
+
 T = TypeVar("T")
 
 HEAD = (
-    b"Date: Tue, 24 Nov 2026 22:00:00 +0000\r\nFrom: Bob <bob@example.net>\r\nTo: Ann <ann@example.org>\r\n"
+    f"Date: {TODAY}\r\n".encode() + b"From: Bob <bob@example.net>\r\nTo: Ann <ann@example.org>\r\n"
     b"Subject: The report\r\nMessage-ID: <1.2.3@example.net>\r\n"
 )
 HAM = HEAD + b"\r\nHere is the report that you asked for on Monday.\r\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from email.utils import formatdate
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
@@ -26,11 +27,14 @@ from twisted_mail.storage.interfaces import AccountRecord, Domain
 from twisted_mail.storage.memory.directory import MemoryDirectory
 from twisted_mail.storage.memory.records import MemoryRecords
 
+TODAY = formatdate()
+"""Filters look at the Date, and at the clock."""
+
 
 def letter(number: int, *words: str) -> bytes:
     text = "\r\n".join(" ".join(f"{word}{line}" for word in words) for line in range(20))
     return (
-        f"Date: Tue, 24 Nov 2026 22:00:00 +0000\r\nFrom: Bob <bob@example.net>\r\nTo: Ann <ann@example.org>\r\n"
+        f"Date: {TODAY}\r\nFrom: Bob <bob@example.net>\r\nTo: Ann <ann@example.org>\r\n"
         f"Subject: {words[0]}\r\nMessage-ID: <{number}@example.net>\r\n\r\n{text}\r\n"
     ).encode()
 

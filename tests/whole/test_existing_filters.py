@@ -8,6 +8,7 @@ import smtplib
 import socket
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 
 import dkim
@@ -24,7 +25,7 @@ from tests.signatures.support import RSA
 from tests.whole.running import PASSWORD, RunningServer
 
 BOB = "bob@demo.example"
-PLAIN = b"From: Ann <ann@example.org>\r\nTo: bob@demo.example\r\nSubject: %s\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\n" \
+PLAIN = b"From: Ann <ann@example.org>\r\nTo: bob@demo.example\r\nSubject: %s\r\nDate: " + formatdate().encode() + b"\r\n" \
     b"Message-ID: <%s@example.org>\r\n\r\n%s\r\n"  # fmt: skip
 
 

@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,9 @@ from tests.services.rspamd import Rspamd
 from tests.services.spamd import Spamd
 from tests.signatures.support import RSA
 from tests.whole.running import PASSWORD, RunningServer
+
+TODAY = formatdate()
+"""Filters look at the Date, and at the clock."""
 
 ANN, BOB = "ann@demo.example", "bob@demo.example"
 ZONE = 'far TXT "v=spf1 ip4:127.0.0.0/8 -all"\n'
@@ -196,7 +200,7 @@ def eventually(holds: Callable[[], object], house: House, otherwise: Callable[[]
 
 def letter(subject: str, *, to: str = ANN, sender: str = "carl@far.example", body: bytes = b"Dear Ann,\r\nhow are you?\r\n") -> bytes:
     return (
-        f"From: Carl <{sender}>\r\nTo: {to}\r\nSubject: {subject}\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\n"
+        f"From: Carl <{sender}>\r\nTo: {to}\r\nSubject: {subject}\r\nDate: {TODAY}\r\n"
         f"Message-ID: <{subject}@far.example>\r\n\r\n"
     ).encode() + body
 

@@ -9,6 +9,7 @@ import smtplib
 import threading
 import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -16,13 +17,16 @@ import pytest
 from tests.services.spamd import spamd
 from tests.whole.running import PASSWORD, RunningServer
 
+TODAY = formatdate()
+"""Filters look at the Date, and at the clock."""
+
 ANN = "ann@demo.example"
 
 
 def letter(number: int, *words: str) -> bytes:
     text = "\r\n".join(" ".join(f"{word}{line}" for word in words) for line in range(20))
     return (
-        f"Date: Tue, 24 Nov 2026 22:00:00 +0000\r\nFrom: Carl <carl@far.example>\r\nTo: Ann <{ANN}>\r\n"
+        f"Date: {TODAY}\r\nFrom: Carl <carl@far.example>\r\nTo: Ann <{ANN}>\r\n"
         f"Subject: letter {number}\r\nMessage-ID: <{number}@far.example>\r\n\r\n{text}\r\n"
     ).encode()
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
+from email.utils import formatdate
 from pathlib import Path
 
 import dkim
@@ -24,6 +25,9 @@ from twisted_mail.reports.daily import ReportSettings, day_of
 from twisted_mail.reports.dmarc_aggregate import AggregateReport, PublishedPolicy, Row, packed, report_message
 from twisted_mail.reports.dmarc_reading import find_report
 from twisted_mail.tap.relaying import resolver_of
+
+TODAY = formatdate()
+"""Filters look at the Date, and at the clock."""
 
 BOB = "bob@demo.example"
 ZONE = f"""
@@ -117,7 +121,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 def letter(subject: str, author: str = "ann@author.example", *, signed: bool = False, front: str = "") -> bytes:
     octets = (
-        f"{front}From: Ann <{author}>\r\nTo: {BOB}\r\nSubject: {subject}\r\nDate: Tue, 24 Nov 2026 12:00:00 +0000\r\n"
+        f"{front}From: Ann <{author}>\r\nTo: {BOB}\r\nSubject: {subject}\r\nDate: {TODAY}\r\n"
         f"Message-ID: <{subject}@author.example>\r\n\r\nHello\r\n"
     ).encode()
     return bytes(dkim.sign(octets, b"s1", b"author.example", RSA.pem())) + octets if signed else octets
